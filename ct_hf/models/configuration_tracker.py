@@ -1,0 +1,89 @@
+"""The part of a configuration that every tracker shares."""
+
+import copy
+from typing import Any, Self
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class TrackerConfig(PreTrainedConfig):
+    r"""
+    Fields that every tracker has, under these names. It is the one source of sizes, factors and normalisation: the image
+    processor is built from it.
+
+    Args:
+        template_size (`int`, *optional*, defaults to 128):
+            Side of the square template crop after resizing, in pixels.
+        search_size (`int`, *optional*, defaults to 256):
+            Side of the square search crop after resizing, in pixels.
+        template_factor (`float`, *optional*, defaults to 2.0):
+            Side of the template crop in the frame, in units of `sqrt(width * height)` of the target.
+        search_factor (`float`, *optional*, defaults to 4.0):
+            Side of the search crop in the frame, in the same units.
+        num_templates (`int`, *optional*, defaults to 1):
+            Number of template crops the tracker looks at.
+        hidden_size (`int`, *optional*, defaults to 768):
+            Width of the trunk's tokens.
+        num_hidden_layers (`int`, *optional*, defaults to 12):
+            Number of layers of the trunk, the ones that stages cut.
+        image_mean (`list[float]`, *optional*, defaults to the ImageNet mean):
+            Mean of each RGB channel, for values in [0, 1].
+        image_std (`list[float]`, *optional*, defaults to the ImageNet deviation):
+            Standard deviation of each RGB channel, for values in [0, 1].
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of randomly initialised weights.
+    """
+
+    template_size: int = 128
+    search_size: int = 256
+    template_factor: float | int = 2.0
+    search_factor: float | int = 4.0
+    num_templates: int = 1
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    image_mean: list[float] | tuple[float, ...] | None = None
+    image_std: list[float] | tuple[float, ...] | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.image_mean = list(self.image_mean) if self.image_mean is not None else [0.485, 0.456, 0.406]
+        self.image_std = list(self.image_std) if self.image_std is not None else [0.229, 0.224, 0.225]
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Refuse sizes that no tracker can have."""
+        positive = ("template_size", "search_size", "template_factor", "search_factor", "num_templates", "hidden_size")
+        for name in (*positive, "num_hidden_layers"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+
+    def for_student(self, num_hidden_layers: int, **overrides: Any) -> Self:
+        """
+        Configuration of a student of this tracker.
+
+        Args:
+            num_hidden_layers (`int`):
+                Number of layers of the student.
+            **overrides:
+                Fields in which the student is unlike its teacher, such as `hidden_size`.
+
+        Returns:
+            `TrackerConfig`: a new configuration of the same family.
+
+        Raises:
+            ValueError: an override names no field of the configuration.
+        """
+        config = copy.deepcopy(self)
+        unknown = sorted(set(overrides) - set(config.to_dict()))
+        if unknown:
+            raise ValueError(
+                f"`{unknown[0]}` is not a field of {type(self).__name__}; its fields are "
+                f"{', '.join(sorted(set(config.__dataclass_fields__)))}."
+            )
+        values = {**config.to_dict(), "num_hidden_layers": num_hidden_layers, **overrides}
+        return type(self).from_dict(values)
+
+
+__all__ = ["TrackerConfig"]

@@ -1,0 +1,139 @@
+"""Tracking one target through a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .image_processing_tracker import CropWindow, Frame, TrackerImageProcessor, as_frame, check_box, frame_size
+
+
+if TYPE_CHECKING:
+    from .tracker import PreTrainedTracker, TrackerOutput
+
+
+CLIP_MARGIN = 10  # pixels of the box that stay inside the frame, and its least side (the originals' `clip_box`)
+
+
+@dataclass(frozen=True)
+class Track:
+    """
+    Where a target is in a frame.
+
+    Args:
+        box (`np.ndarray` of shape `(4,)`): `x, y, w, h` in pixels of the frame, from 0.
+        score (`float`): confidence in [0, 1]: the peak of the windowed score map, or the head's own score.
+    """
+
+    box: np.ndarray
+    score: float
+
+
+def clip_box(box: np.ndarray, size: tuple[int, int], margin: int = CLIP_MARGIN) -> np.ndarray:
+    """
+    Keep a box in the frame.
+
+    Args:
+        box (`np.ndarray` of shape `(4,)`): `x, y, w, h` in pixels.
+        size (`tuple[int, int]`): width and height of the frame.
+        margin (`int`, *optional*, defaults to 10): pixels that stay inside, and the least side of the result.
+
+    Returns:
+        `np.ndarray` of shape `(4,)`.
+    """
+    low = np.minimum(np.maximum(box[:2], 0), np.asarray(size) - margin)
+    high = np.minimum(np.maximum(box[:2] + box[2:], margin), size)
+    return np.concatenate([low, np.maximum(high - low, margin)])
+
+
+class TrackingSession:
+    """
+    State of one target in one video. Made by [`~tracker.PreTrainedTracker.start`]; the model itself holds none, so one
+    model serves any number of sessions.
+
+    Args:
+        model ([`~tracker.PreTrainedTracker`]): tracker in evaluation mode.
+        frame (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): first frame.
+        box (sequence of 4 floats): `x, y, w, h` of the target in pixels of that frame.
+
+    Attributes:
+        box (`np.ndarray` of shape `(4,)`): where the target was last seen.
+        size (`tuple[int, int]`): width and height of the video.
+
+    Raises:
+        ValueError: the box is not finite, has no area or lies outside the frame; the model is in training mode.
+    """
+
+    def __init__(self, model: PreTrainedTracker, frame: Frame, box: Any):
+        if model.training:
+            raise ValueError("`model` is in training mode, where it cannot track. Call `model.eval()` first.")
+        frame = as_frame(frame)
+        self.model = model
+        self.processor = TrackerImageProcessor.from_config(model.config)
+        self.size = frame_size(frame)
+        self.box = check_box(box, self.size)
+        self.memory = None
+        window = self.processor.window(self.box, "template")
+        templates = [self._crop(window, frame)] * model.config.num_templates
+        self.template_pixel_values = torch.stack(templates, dim=1)
+        boxes = torch.from_numpy(window.to_crop(self.box)).to(model.device, torch.float32)
+        self.template_boxes = boxes.expand(1, model.config.num_templates, 4)
+        self._window: CropWindow | None = None
+
+    def inputs(self, frame: Frame) -> dict[str, Any]:
+        """
+        Model inputs for the next frame, a batch of one; [`TrackingSession.advance`] takes what the model makes of them.
+
+        Args:
+            frame (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): next frame, of the first frame's size.
+
+        Returns:
+            `dict[str, Any]`: keyword arguments of the model's forward.
+
+        Raises:
+            ValueError: the frame's size is not the first frame's.
+        """
+        frame = as_frame(frame)
+        if frame_size(frame) != self.size:
+            raise ValueError(
+                f"`frame` is {frame_size(frame)[0]}x{frame_size(frame)[1]} pixels but the video started with "
+                f"{self.size[0]}x{self.size[1]}. Resize it, or start a new session."
+            )
+        self._window = self.processor.window(self.box, "search")
+        return {
+            "template_pixel_values": self.template_pixel_values,
+            "search_pixel_values": self._crop(self._window, frame),
+            "template_boxes": self.template_boxes,
+            "memory": self.memory,
+        }
+
+    def advance(self, output: TrackerOutput) -> Track:
+        """Move on by the model's output for [`TrackingSession.inputs`] and say where the target is."""
+        boxes, scores = self.model.locate(output)
+        box = self._window.to_frame(boxes[0].float().cpu().numpy())
+        self.box = clip_box(box, self.size)
+        self.memory = output.memory
+        return Track(self.box, float(scores[0]))
+
+    def update(self, frame: Frame) -> Track:
+        """
+        Find the target in the next frame.
+
+        Args:
+            frame (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): next frame, of the first frame's size.
+
+        Returns:
+            [`Track`]: box and score.
+        """
+        with torch.inference_mode():
+            return self.advance(self.model(**self.inputs(frame), return_dict=True))
+
+    def _crop(self, window: CropWindow, frame: Frame) -> torch.Tensor:
+        pixels = torch.from_numpy(window.extract(frame).copy()).to(self.model.device).permute(2, 0, 1)
+        return self.processor.normalize(pixels).to(self.model.dtype).unsqueeze(0)
+
+
+__all__ = ["Track", "TrackingSession", "clip_box"]

@@ -1,0 +1,276 @@
+"""The contract of every tracker: embed, layers, decode."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_tracker import TrackerConfig
+from .session import TrackingSession
+
+
+@dataclass
+class TrackerState(ModelOutput):
+    """
+    What flows through a trunk. Never changed in place: [`TrackerState.replace`] makes the next one.
+
+    Every tensor has the batch as its first dimension, so that the samples of a batch can take different paths. A family
+    that carries more along adds fields.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`):
+            Tokens, in the order of `layout`.
+        search_index (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*):
+            Raster position of each search token where some were eliminated; `None` while all are there in raster order.
+        layout (`tuple[tuple[str, int], ...]`):
+            Token groups in order, with their full number of tokens: `"template"`, `"search"` and `"special"`.
+        keep_all_tokens (`bool`, *optional*):
+            Whether layers must not eliminate tokens, as while compressing.
+    """
+
+    hidden_states: torch.Tensor | None = None
+    search_index: torch.LongTensor | None = None
+    layout: tuple[tuple[str, int], ...] | None = None
+    keep_all_tokens: bool | None = None
+
+    def replace(self, **changes: Any) -> Self:
+        """Copy of the state with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def groups(self) -> dict[str, torch.Tensor]:
+        """
+        Token groups that are present, each `(batch_size, num_tokens, hidden_size)`.
+
+        The search group is in raster order and complete: eliminated tokens are zeros.
+        """
+        lengths = dict(self.layout)
+        kept = dict(lengths)
+        if self.search_index is not None:
+            kept["search"] = self.search_index.shape[1]
+        groups = dict(zip(kept, self.hidden_states.split(list(kept.values()), dim=1), strict=True))
+        if self.search_index is not None:
+            search = groups["search"]
+            full = search.new_zeros(search.shape[0], lengths["search"], search.shape[2])
+            groups["search"] = full.scatter(1, self.search_index.unsqueeze(-1).expand_as(search), search)
+        return groups
+
+    def select(self, rows: list[int]) -> Self:
+        """State of some samples of the batch, in the order of `rows`."""
+        if rows == list(range(self.hidden_states.shape[0])):
+            return self
+        changes = {name: value[rows] for name, value in self.items() if isinstance(value, torch.Tensor)}
+        return self.replace(**changes)
+
+    @classmethod
+    def concatenate(cls, states: list[Self]) -> Self:
+        """Join the samples of several states of the same layout into one batch."""
+        if len(states) == 1:
+            return states[0]
+        names = [name for name, value in states[0].items() if isinstance(value, torch.Tensor)]
+        return states[0].replace(**{name: torch.cat([state[name] for state in states]) for name in names})
+
+
+@dataclass
+class TrackerOutput(ModelOutput):
+    """
+    Prediction of a tracker.
+
+    Args:
+        loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `search_boxes` is given):
+            Sum of `loss_dict`.
+        loss_dict (`dict[str, torch.Tensor]`, *optional*):
+            Terms of the loss, their weights included.
+        pred_boxes (`torch.Tensor` of shape `(batch_size, 4)`):
+            `cx, cy, w, h` in [0, 1] of the search crop, before any window.
+        score (`torch.Tensor` of shape `(batch_size,)`):
+            Confidence in [0, 1].
+        score_map (`torch.Tensor` of shape `(batch_size, 1, grid, grid)`, *optional*):
+            Probability that the target's centre is in a cell (center heads).
+        score_logits (`torch.Tensor` of shape `(batch_size, 1, grid, grid)`, *optional*):
+            The same before the sigmoid, for losses that must not saturate.
+        size_map (`torch.Tensor` of shape `(batch_size, 2, grid, grid)`, *optional*):
+            Width and height in [0, 1] of the search crop (center heads).
+        offset_map (`torch.Tensor` of shape `(batch_size, 2, grid, grid)`, *optional*):
+            Centre within a cell, in cells (center heads).
+        corner_logits (`torch.Tensor` of shape `(batch_size, 2, grid, grid)`, *optional*):
+            Heat maps of the upper left and lower right corner before the softmax (corner heads).
+        corner_probabilities (`torch.Tensor` of shape `(batch_size, 4, bins)`, *optional*):
+            Distribution of left, top, right and bottom edge (distribution heads).
+        auxiliary_logits (`torch.Tensor`, *optional*):
+            What further heads of a family predict.
+        hidden_states (`tuple[torch.Tensor]`, *optional*, returned when `output_hidden_states` is set):
+            Hidden states at the boundaries asked for, each `(batch_size, num_tokens, hidden_size)`.
+        memory (`ModelOutput`, *optional*):
+            What the family carries to the next frame, detached.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+    pred_boxes: torch.Tensor | None = None
+    score: torch.Tensor | None = None
+    score_map: torch.Tensor | None = None
+    score_logits: torch.Tensor | None = None
+    size_map: torch.Tensor | None = None
+    offset_map: torch.Tensor | None = None
+    corner_logits: torch.Tensor | None = None
+    corner_probabilities: torch.Tensor | None = None
+    auxiliary_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    memory: ModelOutput | None = None
+
+
+class Boundary(NamedTuple):
+    """
+    Place where a trunk may be cut.
+
+    Args:
+        index (`int`): number of layers before it.
+        width (`int`): width of the tokens there.
+        layout (`tuple[tuple[str, int], ...]`): token groups there, see [`TrackerState`].
+    """
+
+    index: int
+    width: int
+    layout: tuple[tuple[str, int], ...]
+
+
+class PreTrainedTracker(PreTrainedModel):
+    """
+    Base of every tracker. A family sets `layers` and `head` and writes `embed`, `decode` and `boundaries`; compression,
+    training, data, tracking and evaluation know nothing else of it.
+
+    Attributes:
+        layers (`nn.ModuleList`): the trunk; each layer takes a state and returns the next.
+        head (`nn.Module`): one of the heads of `heads.py`.
+    """
+
+    config: TrackerConfig
+    base_model_prefix = "model"
+    main_input_name = "search_pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+
+    layers: nn.ModuleList
+    head: nn.Module
+
+    def embed(
+        self,
+        template_pixel_values: torch.Tensor,
+        search_pixel_values: torch.Tensor,
+        template_boxes: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+        memory: ModelOutput | None = None,
+        keep_all_tokens: bool = False,
+    ) -> TrackerState:
+        """Turn pixels into tokens; the arguments are those of [`PreTrainedTracker.forward`]."""
+        raise NotImplementedError
+
+    def decode(self, state: TrackerState) -> TrackerOutput:
+        """Turn the tokens after the last layer into a prediction: final norm and head, in fp32 from the logits on."""
+        raise NotImplementedError
+
+    @property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """Places where the trunk may be cut, from before the first layer to after the last."""
+        raise NotImplementedError
+
+    def compute_loss(self, output: TrackerOutput, search_boxes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Loss against ground truth.
+
+        Args:
+            output ([`TrackerOutput`]): prediction.
+            search_boxes (`torch.Tensor` of shape `(batch_size, 4)`): `cx, cy, w, h` in [0, 1] of the search crop.
+
+        Returns:
+            `dict[str, torch.Tensor]`: terms of the loss with their weights, means over the batch.
+        """
+        return self.head.compute_loss(output, search_boxes)
+
+    def compute_guidance(self, output: TrackerOutput, teacher_output: TrackerOutput) -> dict[str, torch.Tensor]:
+        """Loss against a teacher's prediction, in the form of `compute_loss`; its gradient is zero where both are equal."""
+        return self.head.compute_guidance(output, teacher_output)
+
+    def locate(self, output: TrackerOutput) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Boxes and scores for tracking, with the window penalty (Hann) where the head has a map.
+
+        Returns:
+            `tuple` of `torch.Tensor` of shape `(batch_size, 4)`, `cx, cy, w, h` in [0, 1] of the search crop, and
+            `torch.Tensor` of shape `(batch_size,)`.
+        """
+        return self.head.locate(output)
+
+    def forward(
+        self,
+        template_pixel_values: torch.Tensor,
+        search_pixel_values: torch.Tensor,
+        template_boxes: torch.Tensor | None = None,
+        search_boxes: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+        memory: ModelOutput | None = None,
+        output_hidden_states: bool | list[int] | None = None,
+        return_dict: bool | None = None,
+    ) -> TrackerOutput | tuple:
+        """
+        Predict the target's box in a search crop.
+
+        Args:
+            template_pixel_values (`torch.Tensor` of shape `(batch_size, num_templates, 3, template_size, template_size)`):
+                Normalised template crops.
+            search_pixel_values (`torch.Tensor` of shape `(batch_size, 3, search_size, search_size)`):
+                Normalised search crops.
+            template_boxes (`torch.Tensor` of shape `(batch_size, num_templates, 4)`, *optional*):
+                `cx, cy, w, h` in [0, 1] of each template crop, where a family uses them.
+            search_boxes (`torch.Tensor` of shape `(batch_size, 4)`, *optional*):
+                `cx, cy, w, h` in [0, 1] of the search crop: the label.
+            text_features (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
+                Sentence feature, for families with a language token.
+            memory (`ModelOutput`, *optional*):
+                What the family carried from the last frame.
+            output_hidden_states (`bool` or `list[int]`, *optional*):
+                Whether to return the hidden states of all boundaries, or which.
+            return_dict (`bool`, *optional*):
+                Whether to return a [`TrackerOutput`] instead of a tuple.
+
+        Returns:
+            [`TrackerOutput`], or a tuple of its fields that are set.
+        """
+        wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
+        wanted = range(len(self.layers) + 1) if wanted is True else wanted or ()
+        state = self.embed(template_pixel_values, search_pixel_values, template_boxes, text_features, memory)
+        hidden_states = [state.hidden_states]
+        for layer in self.layers:
+            state = layer(state)
+            hidden_states.append(state.hidden_states)
+        output = self.decode(state)
+        if len(wanted):
+            output = dataclasses.replace(output, hidden_states=tuple(hidden_states[index] for index in wanted))
+        if search_boxes is not None:
+            terms = self.compute_loss(output, search_boxes)
+            output = dataclasses.replace(output, loss=sum(terms.values()), loss_dict=terms)
+        return_dict = return_dict if return_dict is not None else self.config.return_dict
+        return output if return_dict else output.to_tuple()
+
+    def start(self, frame: Any, box: Any) -> TrackingSession:
+        """
+        Start to track a target.
+
+        Args:
+            frame (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
+                First frame, RGB, see [`~image_processing_tracker.as_frame`].
+            box (sequence of 4 floats):
+                The target's `x, y, w, h` in pixels of the frame, from 0.
+
+        Returns:
+            [`TrackingSession`], whose `update(frame)` tracks the target through the frames that follow.
+        """
+        return TrackingSession(self, frame, box)
+
+
+__all__ = ["Boundary", "PreTrainedTracker", "TrackerOutput", "TrackerState"]
