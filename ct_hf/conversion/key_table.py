@@ -1,0 +1,112 @@
+"""How a family's original checkpoints become ours: a key table and the function that applies one."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..models.tracker import PreTrainedTracker
+from .checkpoint import CheckpointError
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """
+    Key table of one family.
+
+    Args:
+        model_class (`type`): our model.
+        variants (`dict[str, dict]`): configuration fields by the original's configuration name.
+        renames (`tuple[tuple[str, str], ...]`): pattern and replacement; the first pattern that matches a whole original
+            key names ours. A replacement with several names separated by spaces splits the tensor evenly along its rows.
+        dropped (`dict[str, str]`): pattern of keys that are left out, and why.
+        read_config (`Callable`): configuration fields that the shapes of a checkpoint reveal.
+    """
+
+    model_class: type[PreTrainedTracker]
+    variants: dict[str, dict[str, Any]]
+    renames: tuple[tuple[str, str], ...]
+    dropped: dict[str, str]
+    read_config: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
+
+
+@dataclass
+class ConversionReport:
+    """
+    What became of every original key.
+
+    Args:
+        renamed (`dict[str, list[str]]`): our names by original key.
+        dropped (`dict[str, str]`): reason by original key.
+    """
+
+    renamed: dict[str, list[str]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.renamed)} keys converted, {len(self.dropped)} dropped on purpose"]
+        lines += [f"  dropped {key}: {reason}" for key, reason in self.dropped.items()]
+        return "\n".join(lines)
+
+
+def apply_key_table(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrainedTracker) -> ConversionReport:
+    """
+    Load original weights into a model; every key is renamed or dropped for a stated reason, none silently.
+
+    Args:
+        table ([`KeyTable`]): the family's table.
+        weights (`dict[str, torch.Tensor]`): original weights.
+        model ([`PreTrainedTracker`]): model of the family, changed in place.
+
+    Returns:
+        [`ConversionReport`]
+
+    Raises:
+        CheckpointError: a key is missing, surplus or of another shape; the message names the first one and the
+            configuration that would fit.
+    """
+    report = ConversionReport()
+    converted: dict[str, torch.Tensor] = {}
+    expected = model.state_dict()
+    for key, tensor in weights.items():
+        reason = next((why for pattern, why in table.dropped.items() if re.fullmatch(pattern, key)), None)
+        if reason is not None:
+            report.dropped[key] = reason
+            continue
+        names = next((re.sub(old, new, key).split() for old, new in table.renames if re.fullmatch(old, key)), None)
+        if not names or any(name not in expected for name in names):
+            raise CheckpointError(f"surplus key `{key}` in the checkpoint. {_advice(table, weights, model)}")
+        report.renamed[key] = names
+        parts = tensor.chunk(len(names)) if len(names) > 1 else [tensor]
+        for name, part in zip(names, parts, strict=True):
+            if part.shape != expected[name].shape:
+                raise CheckpointError(
+                    f"key `{key}` gives `{name}` shape {tuple(part.shape)}, expected {tuple(expected[name].shape)}. "
+                    f"{_advice(table, weights, model)}"
+                )
+            converted[name] = part.clone()
+    missing = [name for name in expected if name not in converted]
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint lacks what `{missing[0]}` needs ({len(missing)} of {len(expected)} tensors are missing). "
+            f"{_advice(table, weights, model)}"
+        )
+    model.load_state_dict(converted, strict=True)
+    return report
+
+
+def _advice(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrainedTracker) -> str:
+    """Say which configuration would fit the checkpoint."""
+    fields = table.read_config(weights)
+    if not fields:
+        return f"It is not a checkpoint of the family `{model.config.model_type}`."
+    unlike = {name: value for name, value in fields.items() if getattr(model.config, name) != value}
+    if not unlike:
+        return "Its configuration fits; the file is incomplete or of another model of the family."
+    settings = " ".join(f"--set {name}={value}" for name, value in unlike.items())
+    return f"This configuration would fit the checkpoint: {settings}."
+
+
+__all__ = ["ConversionReport", "KeyTable", "apply_key_table"]
