@@ -1,0 +1,27 @@
+"""Compression: stages, student, mixed path, replacement, losses, trainer."""
+
+from .arguments import CompressionArguments, TrackerTrainingArguments
+from .mixed import MixedTracker
+from .replacement import ReplacementSchedule, draw_path
+from .stages import StagePlan
+from .student import InitializationReport, build_student, initialize_student
+from .summary import describe_compression
+from .tracker_trainer import TrackerTrainer
+from .trainer import CompressionTrainer, plan_from_arguments
+
+
+__all__ = [
+    "CompressionArguments",
+    "CompressionTrainer",
+    "InitializationReport",
+    "MixedTracker",
+    "ReplacementSchedule",
+    "StagePlan",
+    "TrackerTrainer",
+    "TrackerTrainingArguments",
+    "build_student",
+    "describe_compression",
+    "draw_path",
+    "initialize_student",
+    "plan_from_arguments",
+]

@@ -1,0 +1,168 @@
+"""Arguments of training and compression."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from .replacement import ReplacementSchedule
+
+
+@dataclass
+class TrackerTrainingArguments(TrainingArguments):
+    r"""
+    Arguments of any training of a tracker: [`~transformers.TrainingArguments`] with the defaults of the field.
+
+    > Parameters that control the recipe
+
+    Args:
+        learning_rate_drop (`float`, *optional*, defaults to `0.8`):
+            Share of the training after which a constant learning rate is multiplied by 0.1. `1.0` turns it off.
+
+    > [!NOTE]
+    > Defaults that differ from [`~transformers.TrainingArguments`]: `learning_rate` 4e-5, `weight_decay` 1e-4,
+    > `max_grad_norm` 0.1, `lr_scheduler_type` "constant", `per_device_train_batch_size` 32, `logging_steps` 10,
+    > `remove_unused_columns` False, `label_names` ["search_boxes"], `ddp_find_unused_parameters` True,
+    > `logging_nan_inf_filter` False, `report_to` "none", and batches are not dispatched from rank 0.
+    """
+
+    learning_rate: float = field(default=4e-5, metadata={"help": "Learning rate of AdamW at the start."})
+    weight_decay: float = field(
+        default=1e-4, metadata={"help": "Weight decay, not applied to norms, biases and position tables."}
+    )
+    max_grad_norm: float = field(default=0.1, metadata={"help": "Norm that gradients are clipped to."})
+    lr_scheduler_type: str = field(
+        default="constant", metadata={"help": "Schedule of the learning rate; `constant` drops once, see below."}
+    )
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs on one device in a forward pass."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many optimizer steps."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Whether to hide losses that are not finite. They should be seen."}
+    )
+    remove_unused_columns: bool = field(
+        default=False,
+        metadata={"help": "Whether to drop columns that the forward does not name. Boxes would be lost."},
+    )
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["search_boxes"], metadata={"help": "Names of the labels in a batch."}
+    )
+    report_to: None | str | list[str] = field(
+        default="none", metadata={"help": "Where to log: `none`, `tensorboard`, `wandb`, `trackio` and others."}
+    )
+    # Parameters that control the recipe
+    learning_rate_drop: float = field(
+        default=0.8,
+        metadata={
+            "help": "Share of the training after which a constant learning rate is multiplied by 0.1; 1 turns it off."
+        },
+    )
+
+    def __post_init__(self):
+        # Compiled as a whole, every mixed path is a graph of its own; the trainer compiles layer by layer instead.
+        self.compile_layers = bool(self.torch_compile or self.torch_compile_backend or self.torch_compile_mode)
+        self.layer_compile_backend = self.torch_compile_backend or "inductor"
+        self.torch_compile, self.torch_compile_backend, self.torch_compile_mode = False, None, None
+        # Stages that a path skips get no gradient, so DDP must look for them, also under activation checkpointing.
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True
+        if self.accelerator_config is None:
+            self.accelerator_config = {"dispatch_batches": False}
+        super().__post_init__()
+        if not 0 < self.learning_rate_drop <= 1:
+            raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
+
+
+@dataclass
+class CompressionArguments(TrackerTrainingArguments):
+    r"""
+    Arguments of [`CompressionTrainer`]. The defaults are the paper's (https://huggingface.co/papers/2409.17564, 4.1).
+
+    > Parameters that control the stages
+
+    Args:
+        num_stages (`int`, *optional*):
+            Number of stages, each a layer of the student. By default the student's number of layers.
+        stage_sizes (`str`, *optional*):
+            Teacher layers of each stage, such as `"2-2-6-2"`. By default the teacher is cut as evenly as possible.
+        initialization (`str`, *optional*, defaults to `"skip"`):
+            Teacher layers that the student starts as: `"skip"` (the last of each stage), `"leading"` or `"random"`.
+
+    > Parameters that control the replacement
+
+        p_init (`float`, *optional*, defaults to `0.5`):
+            Probability at the start that a stage runs in the student, in (0, 1].
+        warmup_share (`float`, *optional*, defaults to `0.1`):
+            Share of the training before this probability rises (the paper's alpha 1).
+        finetune_share (`float`, *optional*, defaults to `0.1`):
+            Share of the training at the end during which the student runs alone (the paper's alpha 2).
+        path_granularity (`str`, *optional*, defaults to `"batch"`):
+            Whether each `"batch"` or each `"sample"` draws a path.
+
+    > Parameters that control the losses
+
+        track_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the loss against ground truth.
+        guidance_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the loss against the teacher's prediction.
+        mimicking_weight (`float`, *optional*, defaults to `0.2`):
+            Weight of the distance to the teacher's hidden states.
+        train_batch_norm (`bool`, *optional*, defaults to `False`):
+            Whether the student's batch norms gather statistics of mixed paths; they start anew when the student runs
+            alone.
+    """
+
+    # Parameters that control the stages
+    num_stages: int | None = field(
+        default=None,
+        metadata={"help": "Number of stages, each a layer of the student. Default: the student's layers."},
+    )
+    stage_sizes: str | None = field(
+        default=None, metadata={"help": "Teacher layers of each stage, such as 2-2-6-2. Default: an even cut."}
+    )
+    initialization: Literal["skip", "leading", "random"] = field(
+        default="skip",
+        metadata={
+            "help": "Teacher layers that the student starts as: the last of each stage, the leading ones, none."
+        },
+    )
+    # Parameters that control the replacement
+    p_init: float = field(
+        default=0.5, metadata={"help": "Probability at the start that a stage runs in the student, in (0, 1]."}
+    )
+    warmup_share: float = field(
+        default=0.1, metadata={"help": "Share of the training before this probability rises (paper: alpha 1)."}
+    )
+    finetune_share: float = field(
+        default=0.1, metadata={"help": "Share of the training in which the student runs alone (paper: alpha 2)."}
+    )
+    path_granularity: Literal["batch", "sample"] = field(
+        default="batch", metadata={"help": "Whether each batch or each sample draws which stages run in the student."}
+    )
+    # Parameters that control the losses
+    track_weight: float = field(default=1.0, metadata={"help": "Weight of the loss against ground truth."})
+    guidance_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the loss against the teacher's prediction."}
+    )
+    mimicking_weight: float = field(
+        default=0.2, metadata={"help": "Weight of the distance to the teacher's hidden states."}
+    )
+    train_batch_norm: bool = field(
+        default=False,
+        metadata={"help": "Whether the student's batch norms gather statistics; anew once the student runs alone."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.schedule = ReplacementSchedule(self.p_init, self.warmup_share, self.finetune_share)
+        if self.path_granularity not in ("batch", "sample"):
+            raise ValueError(f'`path_granularity` must be "batch" or "sample", got {self.path_granularity!r}.')
+        weights = {name: getattr(self, f"{name}_weight") for name in ("track", "guidance", "mimicking")}
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(f"loss weights must not be negative, and one of them must be positive, got {weights}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arguments as plain values."""
+        return {name: value for name, value in super().to_dict().items() if name != "schedule"}
+
+
+__all__ = ["CompressionArguments", "TrackerTrainingArguments"]

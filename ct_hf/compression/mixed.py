@@ -1,0 +1,237 @@
+"""The mixed path: student and frozen teacher stages in one forward pass."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..models.tracker import PreTrainedTracker, TrackerOutput, TrackerState
+from .losses import mimicking_loss
+from .replacement import Path
+from .stages import StagePlan
+
+
+EMBED_INPUTS = ("template_pixel_values", "search_pixel_values", "template_boxes", "text_features", "memory")
+
+
+@dataclass
+class _Samples:
+    """Samples of the batch that stand at the same boundary in the same trunk."""
+
+    rows: list[int]
+    state: TrackerState
+
+    def take(self, wanted: set[int]) -> "_Samples | None":
+        kept = [index for index, row in enumerate(self.rows) if row in wanted]
+        return _Samples([self.rows[index] for index in kept], self.state.select(kept)) if kept else None
+
+
+def _join(parts: Iterable[_Samples | None]) -> _Samples | None:
+    present = [part for part in parts if part is not None]
+    if not present:
+        return None
+    rows = [row for part in present for row in part.rows]
+    return _Samples(rows, TrackerState.concatenate([part.state for part in present]))
+
+
+class MixedTracker(nn.Module):
+    """
+    Student beside its frozen teacher; what the Trainer wraps. In evaluation mode it is exactly its student.
+
+    ```text
+    teacher:  embed ─▶ T1 ─▶ T2 ─▶ T3 ─▶ T4 ─▶ decode ──▶ prediction ───────────┐ guidance
+                        │     │     │     │  hidden states ────────────────────┐ │
+    student:  embed ─▶ S1    S2    S3    S4 ─▶ decode ──▶ prediction ─▶ loss ◀─┴─┘
+    one path, for example:  T1 ─▶ S2 ─▶ T3 ─▶ S4 ─▶ student decode
+    ```
+
+    The teacher is held unregistered: it is in no state dict, no optimizer and no bucket of DDP. A path that begins with
+    teacher stages starts from the teacher's own hidden states, which the guidance pass has computed anyway.
+
+    Args:
+        student ([`PreTrainedTracker`]): tracker to train.
+        teacher ([`PreTrainedTracker`]): frozen tracker; put into evaluation mode, its gradients turned off.
+        plan ([`StagePlan`]): how both are cut.
+        track_weight (`float`, *optional*, defaults to 1.0): weight of the loss against ground truth.
+        guidance_weight (`float`, *optional*, defaults to 1.0): weight of the loss against the teacher's prediction.
+        mimicking_weight (`float`, *optional*, defaults to 0.2): weight of the distance of hidden states.
+        train_batch_norm (`bool`, *optional*, defaults to `False`): whether the student's batch norms gather statistics;
+            otherwise they run on those they were initialised with, since mixed paths would blur them.
+
+    Raises:
+        ValueError: the plan does not fit the trackers.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedTracker,
+        teacher: PreTrainedTracker,
+        plan: StagePlan,
+        track_weight: float = 1.0,
+        guidance_weight: float = 1.0,
+        mimicking_weight: float = 0.2,
+        train_batch_norm: bool = False,
+    ):
+        super().__init__()
+        plan.check(teacher, student)
+        self.student = student
+        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
+        self.plan = plan
+        self.track_weight = track_weight
+        self.guidance_weight = guidance_weight
+        self.mimicking_weight = mimicking_weight
+        self.train_batch_norm = train_batch_norm
+        self.to_student, self.to_teacher = nn.ModuleList(), nn.ModuleList()
+        theirs = {boundary.index: boundary.width for boundary in teacher.boundaries}
+        ours = {boundary.index: boundary.width for boundary in student.boundaries}
+        # One pair of projections for the end of each stage; they exist only where widths differ and go away at p = 1.
+        for teacher_cut, student_cut in zip(plan.teacher_cuts[1:], plan.student_cuts[1:], strict=True):
+            widths = theirs[teacher_cut], ours[student_cut]
+            same = widths[0] == widths[1]
+            self.to_student.append(nn.Identity() if same else nn.Linear(widths[0], widths[1]))
+            self.to_teacher.append(nn.Identity() if same else nn.Linear(widths[1], widths[0]))
+
+    @property
+    def config(self):
+        """Configuration of the student."""
+        return self.student.config
+
+    def train(self, mode: bool = True) -> "MixedTracker":
+        """Set the student's mode; the teacher stays in evaluation mode, batch norms too unless they are trained."""
+        super().train(mode)
+        if mode and not self.train_batch_norm:
+            for module in self.student.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Turn on activation checkpointing of the student's layers, and of teacher layers that carry gradient."""
+        self.student.activation_checkpointing_enable(*args, **kwargs)
+
+    def forward(self, paths: Sequence[Path] | None = None, **inputs: Any) -> TrackerOutput:
+        """
+        Run a mixed path and compare it with the teacher; without `paths` or in evaluation mode, run the student alone.
+
+        Args:
+            paths (sequence of `tuple[bool, ...]`, *optional*):
+                For each sample which stages run in the student; at least one must.
+            **inputs:
+                Inputs of the trackers' forward; `search_boxes` is needed for the loss.
+
+        Returns:
+            [`TrackerOutput`] of the student's `decode`; `loss_dict` holds the terms of all losses with their weights.
+        """
+        if paths is None or not self.training:
+            return self.student(**inputs)
+        self._check_paths(paths, inputs["search_pixel_values"].shape[0])
+        embed_inputs = {name: inputs[name] for name in EMBED_INPUTS if inputs.get(name) is not None}
+        teacher_states, teacher_output = self._guide(embed_inputs, paths)
+        state, mimicking = self._mix(embed_inputs, teacher_states, paths)
+        output = self.student.decode(state)
+
+        terms: dict[str, torch.Tensor] = {}
+        if self.track_weight:
+            for name, value in self.student.compute_loss(output, inputs["search_boxes"]).items():
+                terms[name] = self.track_weight * value
+        if self.guidance_weight:
+            for name, value in self.student.compute_guidance(output, teacher_output).items():
+                terms[name] = self.guidance_weight * value
+        if self.mimicking_weight:
+            terms["mimicking"] = self.mimicking_weight * mimicking
+        return replace(output, loss=sum(terms.values()), loss_dict=terms)
+
+    def _check_paths(self, paths: Sequence[Path], batch_size: int) -> None:
+        if len(paths) != batch_size or any(len(path) != self.plan.num_stages for path in paths):
+            raise ValueError(
+                f"`paths` must hold one path of {self.plan.num_stages} stages for each of {batch_size} samples, got "
+                f"{len(paths)} of {sorted({len(path) for path in paths})}."
+            )
+        if not all(any(path) for path in paths):
+            raise ValueError("`paths` holds a path without any student stage, from which nothing could be learnt.")
+
+    @torch.no_grad()
+    def _guide(
+        self, embed_inputs: dict[str, torch.Tensor], paths: Sequence[Path]
+    ) -> tuple[list[TrackerState], TrackerOutput | None]:
+        """Run the teacher: its state at each cut, and its prediction; only as far as anything needs it."""
+        compared = bool(self.guidance_weight or self.mimicking_weight)
+        needed = self.plan.num_stages if compared else max(list(path).index(True) for path in paths)
+        if not compared and needed == 0:
+            return [], None
+        states = [self.teacher.embed(**embed_inputs, keep_all_tokens=True)]
+        for stage in range(needed):
+            states.append(self._run(self.teacher, self.plan.teacher_stage(stage), states[-1]))
+        return states, self.teacher.decode(states[-1]) if self.guidance_weight else None
+
+    def _mix(
+        self, embed_inputs: dict[str, torch.Tensor], teacher_states: list[TrackerState], paths: Sequence[Path]
+    ) -> tuple[TrackerState, torch.Tensor]:
+        """Run the paths; return the state before decoding in the batch's order, and the mimicking loss."""
+        mimicking = torch.zeros((), device=embed_inputs["search_pixel_values"].device)
+        in_student: _Samples | None = None
+        in_teacher: _Samples | None = None
+        for stage in range(self.plan.num_stages):
+            starting = {row for row, path in enumerate(paths) if list(path).index(True) == stage}
+            student_rows = {row for row, path in enumerate(paths) if path[stage]}
+            teacher_rows = {row for row, path in enumerate(paths) if any(path[:stage]) and not path[stage]}
+            start = self._start(embed_inputs, teacher_states, stage, sorted(starting)) if starting else None
+            stay = (in_student and in_student.take(student_rows), in_teacher and in_teacher.take(teacher_rows))
+            cross_to_student = self._project(in_teacher and in_teacher.take(student_rows), self.to_student, stage - 1)
+            cross_to_teacher = self._project(in_student and in_student.take(teacher_rows), self.to_teacher, stage - 1)
+            in_student = _join([start, stay[0], cross_to_student])
+            in_teacher = _join([stay[1], cross_to_teacher])
+            if in_student is not None:
+                in_student.state = self._run(self.student, self.plan.student_stage(stage), in_student.state)
+            if in_teacher is not None:
+                in_teacher.state = self._run(self.teacher, self.plan.teacher_stage(stage), in_teacher.state)
+            if self.mimicking_weight:
+                for samples in (self._project(in_student, self.to_teacher, stage), in_teacher):
+                    if samples is not None:
+                        target = teacher_states[stage + 1].select(samples.rows)
+                        mimicking = mimicking + mimicking_loss(samples.state, target).sum()
+        end = _join([in_student, self._project(in_teacher, self.to_student, self.plan.num_stages - 1)])
+        order = sorted(range(len(paths)), key=end.rows.__getitem__)
+        return end.state.select(order), mimicking / (len(paths) * self.plan.num_stages)
+
+    def _start(
+        self,
+        embed_inputs: dict[str, torch.Tensor],
+        teacher_states: list[TrackerState],
+        stage: int,
+        rows: list[int],
+    ) -> _Samples:
+        """Samples whose first student stage is this one: from the student's embeddings, or the teacher's own states."""
+        if stage > 0:
+            return self._project(_Samples(rows, teacher_states[stage].select(rows)), self.to_student, stage - 1)
+        if len(rows) < embed_inputs["search_pixel_values"].shape[0]:
+            embed_inputs = {name: value[rows] for name, value in embed_inputs.items()}
+        return _Samples(rows, self.student.embed(**embed_inputs, keep_all_tokens=True))
+
+    @staticmethod
+    def _project(samples: _Samples | None, projections: nn.ModuleList, stage: int) -> _Samples | None:
+        """Bring samples after a stage into the other trunk's width."""
+        if samples is None or isinstance(projections[stage], nn.Identity):
+            return samples
+        hidden_states = projections[stage](samples.state.hidden_states)
+        return _Samples(samples.rows, samples.state.replace(hidden_states=hidden_states))
+
+    def _run(self, tracker: PreTrainedTracker, layers: range, state: TrackerState) -> TrackerState:
+        # The layers' own checkpointing needs training mode, which the frozen teacher is never in.
+        recompute = (
+            tracker is self.teacher
+            and self.student.is_activation_checkpointing
+            and torch.is_grad_enabled()
+            and state.hidden_states.requires_grad
+        )
+        for index in layers:
+            layer = tracker.layers[index]
+            state = checkpoint(layer, state, use_reentrant=False) if recompute else layer(state)
+        return state
+
+
+__all__ = ["MixedTracker"]

@@ -1,0 +1,164 @@
+"""Trainer of any tracker against ground truth; compression builds on it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import Dataset, IterableDataset
+from transformers import Trainer, TrainerCallback
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import ModelOutput, logging
+
+from ..data.collator import TrackingCollator
+from ..data.sequences import CAUSES
+from ..models.box_ops import box_overlaps, cxcywh_to_xyxy
+from ..models.image_processing_tracker import TrackerImageProcessor
+from ..models.tracker import PreTrainedTracker
+from .arguments import TrackerTrainingArguments
+
+
+logger = logging.get_logger(__name__)
+
+
+class TrackerTrainer(Trainer):
+    """
+    Trains a tracker on pairs of template and search crops with ground truth.
+
+    Logs every term of the loss and the mean IoU, normalises uint8 crops on the device, and counts what the stream skipped.
+
+    Args:
+        model ([`PreTrainedTracker`]):
+            Tracker to train.
+        args ([`TrackerTrainingArguments`]):
+            Arguments.
+        data_collator (`Callable`, *optional*, defaults to [`TrackingCollator`]):
+            Makes a batch of a list of pairs.
+        train_dataset (`Dataset` or `IterableDataset`, *optional*):
+            Pairs, such as [`~data.stream_pairs`] gives.
+        eval_dataset (`Dataset` or `IterableDataset`, *optional*):
+            Pairs to evaluate on.
+        processing_class ([`TrackerImageProcessor`], *optional*):
+            Saved beside the model; built from its configuration by default.
+        compute_metrics (`Callable`, *optional*):
+            See [`~transformers.Trainer`].
+        callbacks (`list[TrainerCallback]`, *optional*):
+            See [`~transformers.Trainer`].
+        optimizers (`tuple`, *optional*, defaults to `(None, None)`):
+            See [`~transformers.Trainer`].
+    """
+
+    # The loss is the mean of a micro-batch, not normalised over the accumulated batch.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrackerTrainingArguments,
+        data_collator: Callable | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
+        processing_class: BaseImageProcessor | None = None,
+        compute_metrics: Callable | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
+    ):
+        self._metrics: dict[str, dict[str, list[torch.Tensor]]] = {
+            "train": defaultdict(list),
+            "eval": defaultdict(list),
+        }
+        self.skipped: Counter[str] = Counter()
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator or TrackingCollator(),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class or TrackerImageProcessor.from_config(model.config),
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        self.model_accepts_loss_kwargs = False
+        if args.compile_layers:
+            self._compile_layers(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Build the schedule of the learning rate; a constant one drops once (section 4.1 of the paper)."""
+        if self.lr_scheduler is None and self.args.lr_scheduler_type == "constant":
+            drop = self.args.learning_rate_drop * num_training_steps
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, _Drop(drop))
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Leave position tables out of weight decay too, beside norms and biases."""
+        norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+        spared = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, norms)}
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if name not in spared and "position_embeddings" not in name]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+        """Run the model and keep every term of its loss for the log."""
+        output = model(**inputs, **self._path_inputs(model, inputs))
+        mode = "train" if model.training else "eval"
+        iou, _ = box_overlaps(cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(inputs["search_boxes"].float()))
+        for name, value in {**output.loss_dict, "iou": iou.mean()}.items():
+            self._metrics[mode][name].append(value.detach())
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each term since the last log, over all processes."""
+        mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
+        metrics, self._metrics[mode] = self._metrics[mode], defaultdict(list)
+        if metrics:
+            means = torch.stack([torch.stack(values).float().mean() for values in metrics.values()])
+            means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0).tolist()
+            prefix = "eval_" if mode == "eval" else ""
+            logs = {**logs, **{f"{prefix}{name}": value for name, value in zip(metrics, means, strict=True)}}
+        if mode == "train":
+            logs = {**logs, **{f"skipped_{cause}": count for cause, count in self.skipped.items()}}
+        super().log(logs, start_time)
+
+    def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return further arguments of the model for a step."""
+        return {}
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        skipped = inputs.pop("skipped", None)
+        if skipped is not None and skipped.any():
+            counts = self.accelerator.reduce(skipped) if self.accelerator.num_processes > 1 else skipped
+            self.skipped.update({cause: count for cause, count in zip(CAUSES, counts.tolist(), strict=True) if count})
+            logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
+        for name in ("template_pixel_values", "search_pixel_values"):
+            if inputs[name].dtype == torch.uint8:
+                inputs[name] = self.processing_class.normalize(inputs[name])
+        return inputs
+
+    def _compile_layers(self, *trackers: PreTrainedTracker) -> None:
+        for tracker in trackers:
+            for layer in tracker.layers:
+                layer.compile(backend=self.args.layer_compile_backend)
+
+
+class _Drop:
+    """Factor of the learning rate: 1, and 0.1 from a step on. A class, since schedulers are pickled."""
+
+    def __init__(self, step: float):
+        self.step = step
+
+    def __call__(self, step: int) -> float:
+        return 1.0 if step < self.step else 0.1
+
+
+__all__ = ["TrackerTrainer"]

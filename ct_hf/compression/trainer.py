@@ -1,0 +1,199 @@
+"""The Trainer that compresses."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset, IterableDataset
+from transformers import TrainerCallback
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from ..models.tracker import PreTrainedTracker
+from .arguments import CompressionArguments
+from .mixed import MixedTracker
+from .replacement import draw_path
+from .stages import StagePlan
+from .tracker_trainer import TrackerTrainer
+
+
+PROJECTIONS_NAME = "projections.safetensors"
+
+
+def plan_from_arguments(args: CompressionArguments, teacher: PreTrainedTracker, num_stages: int) -> StagePlan:
+    """
+    Read the stage plan from the arguments.
+
+    Args:
+        args ([`CompressionArguments`]): `stage_sizes` or `num_stages`.
+        teacher ([`PreTrainedTracker`]): tracker to cut.
+        num_stages (`int`): number of stages where the arguments name none.
+
+    Raises:
+        ValueError: `stage_sizes` is not a list of numbers, or both arguments disagree.
+    """
+    if args.stage_sizes is None:
+        return StagePlan.even(len(teacher.layers), args.num_stages or num_stages)
+    try:
+        plan = StagePlan.from_sizes([int(size) for size in args.stage_sizes.split("-")])
+    except ValueError as error:
+        raise ValueError(f"`stage_sizes` must look like 3-3-3-3, got {args.stage_sizes!r}: {error}") from error
+    if args.num_stages not in (None, plan.num_stages):
+        raise ValueError(
+            f"`stage_sizes` {args.stage_sizes!r} has {plan.num_stages} stages, `num_stages` says {args.num_stages}."
+        )
+    return plan
+
+
+class CompressionTrainer(TrackerTrainer):
+    """
+    Trains a student beside its frozen teacher by random replacement, prediction guidance and feature mimicking
+    (https://huggingface.co/papers/2409.17564).
+
+    Evaluation, checkpoints and `save_model` are of the student alone; a checkpoint resumes exactly.
+
+    Args:
+        model ([`PreTrainedTracker`]):
+            Student, such as [`build_student`] makes it.
+        teacher_model ([`PreTrainedTracker`]):
+            Teacher; frozen and put into evaluation mode.
+        args ([`CompressionArguments`], *optional*):
+            Arguments; the paper's by default.
+        data_collator, train_dataset, eval_dataset, processing_class, compute_metrics, callbacks, optimizers:
+            See [`TrackerTrainer`].
+
+    Example:
+
+    ```python
+    >>> teacher = AutoModel.from_pretrained("org/teacher")
+    >>> plan = StagePlan.even(len(teacher.layers), 4)
+    >>> student, report = build_student(teacher, plan)
+    >>> trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs)
+    >>> trainer.train()
+    >>> trainer.save_model("student")
+    ```
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedTracker,
+        teacher_model: PreTrainedTracker,
+        args: CompressionArguments | None = None,
+        data_collator: Callable | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
+        processing_class: BaseImageProcessor | None = None,
+        compute_metrics: Callable | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
+    ):
+        args = args if args is not None else CompressionArguments()
+        self.student = model
+        self.plan = plan_from_arguments(args, teacher_model, len(model.layers))
+        mixed = MixedTracker(
+            model,
+            teacher_model,
+            self.plan,
+            track_weight=args.track_weight,
+            guidance_weight=args.guidance_weight,
+            mimicking_weight=args.mimicking_weight,
+            train_batch_norm=args.train_batch_norm,
+        )
+        super().__init__(
+            model=mixed,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        teacher_model.to(self.args.device)
+        self._micro_batch = (-1, 0)  # optimizer step, and which of its micro-batches comes next
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Number the micro-batches of a step, on which per-sample draws depend."""
+        step, index = self._micro_batch
+        if step != self.state.global_step:
+            step, index = self.state.global_step, 0
+            if self.args.train_batch_norm and step == self.args.schedule.finetune_start(self.state.max_steps):
+                self._restart_batch_norm()
+        self._micro_batch = (step, index)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._micro_batch = (step, index + 1)
+        return loss
+
+    def _compile_layers(self, *trackers: PreTrainedTracker) -> None:
+        mixed = self.accelerator.unwrap_model(self.model)
+        super()._compile_layers(mixed.student, mixed.teacher)
+
+    def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Draw the paths of a training step; they depend on seed, step and place in the global batch alone."""
+        if not model.training:
+            return {}
+        step, micro_batch = self._micro_batch
+        rate = self.args.schedule.rate(step, self.state.max_steps)
+        size = inputs["search_pixel_values"].shape[0]
+        if self.args.path_granularity == "batch":
+            paths = [draw_path(rate, self.plan.num_stages, self.args.seed, step)] * size
+        else:
+            per_device = self.args.per_device_train_batch_size
+            first = (micro_batch * self.accelerator.num_processes + self.accelerator.process_index) * per_device
+            paths = [draw_path(rate, self.plan.num_stages, self.args.seed, step, first + row) for row in range(size)]
+        share = sum(map(sum, paths)) / (size * self.plan.num_stages)
+        for name, value in (("replacement_rate", rate), ("student_share", share)):
+            self._metrics["train"][name].append(torch.tensor(value, device=self.args.device))
+        return {"paths": paths}
+
+    def _restart_batch_norm(self) -> None:
+        """Forget statistics of mixed paths once the student runs alone; they become the mean over what follows."""
+        for module in self.student.modules():
+            if isinstance(module, _BatchNorm):
+                module.reset_running_stats()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        output_dir = output_dir if output_dir is not None else self.args.output_dir
+        mixed = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        state_dict = mixed.state_dict() if state_dict is None else state_dict
+        student = {
+            name.removeprefix("student."): value for name, value in state_dict.items() if name.startswith("student.")
+        }
+        projections = {name: value for name, value in state_dict.items() if not name.startswith("student.")}
+        mixed.student.save_pretrained(output_dir, state_dict=student)
+        self.processing_class.save_pretrained(output_dir)
+        # Projections end with training: checkpoints need them, what `save_model` is asked for does not.
+        if projections and os.path.basename(output_dir).startswith("checkpoint-"):
+            save_file(projections, os.path.join(output_dir, PROJECTIONS_NAME))
+        torch.save(self.args, os.path.join(output_dir, TRAINING_ARGS_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        mixed = self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
+        weights_file = os.path.join(resume_from_checkpoint, SAFE_WEIGHTS_NAME)
+        if not os.path.isfile(weights_file):
+            raise FileNotFoundError(f"`resume_from_checkpoint` {resume_from_checkpoint} holds no {SAFE_WEIGHTS_NAME}.")
+        weights = {f"student.{name}": value for name, value in load_file(weights_file).items()}
+        projections_file = os.path.join(resume_from_checkpoint, PROJECTIONS_NAME)
+        if os.path.isfile(projections_file):
+            weights.update(load_file(projections_file))
+        mixed.load_state_dict(weights, strict=True)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+__all__ = ["CompressionTrainer", "plan_from_arguments"]

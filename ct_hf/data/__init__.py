@@ -1,0 +1,30 @@
+"""Sequences, streams of clips, training pairs and batches."""
+
+from .augmentation import Augmentation
+from .collator import TrackingCollator
+from .pairs import stream_pairs
+from .procedural import ProceduralSequence, ProceduralWorld, procedural_sequences
+from .sampling import PairSampler
+from .sequences import CAUSES, FolderSequence, Sequence, SequenceError, read_sequences
+from .streaming import CLIP_FEATURES, stream_clips
+from .textures import ProceduralTextures, TextureSource
+
+
+__all__ = [
+    "CAUSES",
+    "CLIP_FEATURES",
+    "Augmentation",
+    "FolderSequence",
+    "PairSampler",
+    "ProceduralSequence",
+    "ProceduralTextures",
+    "ProceduralWorld",
+    "Sequence",
+    "SequenceError",
+    "TextureSource",
+    "TrackingCollator",
+    "procedural_sequences",
+    "read_sequences",
+    "stream_clips",
+    "stream_pairs",
+]

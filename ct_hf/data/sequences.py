@@ -1,0 +1,279 @@
+"""Annotated sequences: one target, one box for each frame, frames read when they are asked for."""
+
+import io
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+CAUSES = (
+    "bad_box",
+    "corrupt_image",
+    "empty",
+    "frame_size",
+    "length_mismatch",
+    "missing_frame",
+    "missing_ground_truth",
+    "too_few_visible",
+)
+"""What can be wrong with a sequence, in the order in which a stream counts it."""
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+GROUND_TRUTH = "groundtruth.txt"
+
+
+class SequenceError(ValueError):
+    """Raised for a sequence that cannot be read.
+
+    Args:
+        message: What was found, where, and what to do.
+        cause: One of [`CAUSES`], for counting.
+    """
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
+
+    def __reduce__(self):
+        # DataLoader workers pickle their errors; the default would forget `cause`.
+        return type(self), (str(self), self.cause)
+
+
+class Sequence(ABC):
+    """Frames of a video in which one target is annotated.
+
+    Attributes:
+        name: Unique within a collection.
+        boxes: `(num_frames, 4)` float32 xywh in pixels of the frame, 0-based. NaN where nothing is annotated.
+        visible: `(num_frames,)` bool, whether the target can be seen.
+    """
+
+    name: str
+    boxes: np.ndarray
+    visible: np.ndarray
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    @abstractmethod
+    def frame(self, index: int) -> Image.Image:
+        """RGB image of one frame."""
+
+    @abstractmethod
+    def frame_bytes(self, index: int) -> bytes:
+        """Undecoded image file of one frame."""
+
+    def annotation(self, index: int) -> tuple[np.ndarray, bool]:
+        """Box and visibility of one frame, for sequences that can tell them without computing all the others."""
+        return self.boxes[index], bool(self.visible[index])
+
+
+def decode_frame(data: bytes, where: str) -> Image.Image:
+    """Decodes an image file to RGB.
+
+    Args:
+        data: Content of a JPEG or PNG file.
+        where: Name of the frame, for the error.
+
+    Raises:
+        SequenceError: The image is corrupt or truncated.
+    """
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SequenceError(
+            f"{where} is not a readable image ({error}). Copy or download it again, or remove its sequence.",
+            "corrupt_image",
+        ) from error
+
+
+def check_box(box: np.ndarray, size: tuple[int, int], where: str) -> None:
+    """Refuses the box of a visible target that has no area in its frame.
+
+    Args:
+        box: `(4,)` xywh in pixels.
+        size: Width and height of the frame in pixels.
+        where: Name of the frame, for the error.
+
+    Raises:
+        SequenceError: The box is not finite, not of positive size or wholly outside of the frame.
+    """
+    left, top, width, height = (float(value) for value in box)
+    if not np.isfinite([left, top, width, height]).all() or width <= 0 or height <= 0:
+        problem = "is not a box of positive width and height"
+    elif left >= size[0] or top >= size[1] or left + width <= 0 or top + height <= 0:
+        problem = f"lies outside of the frame of {size[0]}x{size[1]} pixels"
+    else:
+        return
+    raise SequenceError(
+        f"{where}: the box x={left:g}, y={top:g}, width={width:g}, height={height:g} {problem}. Correct the row, or "
+        "mark the frame as absent (NaN,NaN,NaN,NaN, or 1 in absent.txt).",
+        "bad_box",
+    )
+
+
+class FolderSequence(Sequence):
+    """Sequence kept as a folder of images and one text file.
+
+    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names), `groundtruth.txt` with one
+    row `x,y,w,h` for each frame (separated by commas, tabs or spaces; NaN where the target is absent) and, optionally,
+    `absent.txt` with one 0 or 1 for each frame. Files are read on first use.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        SequenceError: On first use of what cannot be read; here only when the folder does not exist.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.name = self.path.resolve().name
+        if not self.path.is_dir():
+            raise SequenceError(f"`path`={str(self.path)!r} is not a folder. Give a folder with frames.", "empty")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __repr__(self) -> str:
+        return f"FolderSequence({str(self.path)!r})"
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Paths of the frames, in order."""
+        files = sorted(file for file in self.path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+        if not files:
+            raise SequenceError(
+                f"{self.path} holds no frames. Expected files that end in {', '.join(FRAME_SUFFIXES)}.", "empty"
+            )
+        return files
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """`(num_frames, 4)` float32 xywh in pixels of the frame."""
+        boxes = _read_boxes(self.path / GROUND_TRUTH)
+        if len(boxes) != len(self.files):
+            raise SequenceError(
+                f"{self.path} has {len(self.files)} frames but {GROUND_TRUTH} has {len(boxes)} rows. Remove the extra "
+                "ones or add those that are missing, so that there is one row for each frame.",
+                "length_mismatch",
+            )
+        return boxes
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """`(num_frames,)` bool."""
+        visible = ~np.isnan(self.boxes).any(axis=1)
+        file = self.path / "absent.txt"
+        if file.exists():
+            flags = _read_text(file).replace(",", " ").split()
+            if len(flags) != len(visible) or not set(flags) <= {"0", "1"}:
+                raise SequenceError(
+                    f"{file} has {len(flags)} entries for {len(visible)} frames. Expected one 0 or 1 for each frame.",
+                    "length_mismatch",
+                )
+            visible &= np.array(flags) == "0"
+        return visible
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first frame in pixels."""
+        return decode_frame(self.frame_bytes(0), str(self.files[0])).size
+
+    def frame(self, index: int) -> Image.Image:
+        """RGB image of one frame, checked together with its box.
+
+        Raises:
+            SequenceError: The file is missing or corrupt, is not of the size of the first frame, or the target is
+                visible and its box has no area in the frame.
+        """
+        file = self.files[index]
+        image = decode_frame(self.frame_bytes(index), str(file))
+        if image.size != self.size:
+            raise SequenceError(
+                f"{file} is of {image.size[0]}x{image.size[1]} pixels but the first frame of its sequence of "
+                f"{self.size[0]}x{self.size[1]}. Export all frames of a sequence at one size.",
+                "frame_size",
+            )
+        if self.visible[index]:
+            check_box(self.boxes[index], image.size, f"{self.path / GROUND_TRUTH}, row {index + 1}")
+        return image
+
+    def frame_bytes(self, index: int) -> bytes:
+        """Image file of one frame, unchanged.
+
+        Raises:
+            SequenceError: The file cannot be read.
+        """
+        file = self.files[index]
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise SequenceError(f"{file} cannot be read ({error}). Restore the file.", "missing_frame") from error
+
+
+def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequence]:
+    """Finds the sequences below a folder.
+
+    Args:
+        root: A folder of sequence folders, or one sequence.
+        check: Whether to read every annotation now, so that a broken one is reported at once (evaluation). Without,
+            a stream of clips leaves broken sequences out and counts them.
+
+    Returns:
+        The sequences, sorted by name.
+
+    Raises:
+        SequenceError: The folder does not exist or holds no sequence, or, with `check`, an annotation is broken.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise SequenceError(f"`root`={str(root)!r} is not a folder. Give a folder of sequences.", "empty")
+    if _is_sequence(root):
+        sequences = [FolderSequence(root)]
+    else:
+        sequences = [FolderSequence(path) for path in sorted(root.iterdir()) if path.is_dir() and _is_sequence(path)]
+    if not sequences:
+        raise SequenceError(
+            f"`root`={str(root)!r} holds no sequences. Expected folders with images and a {GROUND_TRUTH}, or one such "
+            "folder itself.",
+            "empty",
+        )
+    if check:
+        for sequence in sequences:
+            # The flags need the boxes, and these need the frames: all three are read and compared.
+            _ = sequence.visible
+    return sequences
+
+
+def _is_sequence(path: Path) -> bool:
+    """Whether a folder holds ground truth or frames: one without the other is a broken sequence, not another folder."""
+    return (path / GROUND_TRUTH).exists() or any(file.suffix.lower() in FRAME_SUFFIXES for file in path.iterdir())
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SequenceError(
+            f"{file} does not exist. Add it with one row x,y,w,h for each frame.", "missing_ground_truth"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SequenceError(f"{file} cannot be read as text ({error}).", "missing_ground_truth") from error
+
+
+def _read_boxes(file: Path) -> np.ndarray:
+    rows = []
+    for number, line in enumerate(_read_text(file).rstrip().splitlines(), start=1):
+        try:
+            row = [float(value) for value in line.replace(",", " ").split()]
+        except ValueError:
+            row = []
+        if len(row) != 4:
+            raise SequenceError(f"{file}, row {number}: got {line!r}, expected four numbers x,y,w,h.", "bad_box")
+        rows.append(row)
+    return np.array(rows, dtype=np.float32).reshape(-1, 4)

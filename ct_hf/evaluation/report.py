@@ -1,0 +1,99 @@
+"""Tables of results, readable in a terminal and in a model card."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def short_number(value: float) -> str:
+    """One decimal, or two significant digits below 1, so that a tiny tracker does not cost 0.0."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "layers": ("Layers", "{:d}".format),
+    "parameters": ("Parameters (M)", lambda value: short_number(value / 1e6)),
+    "gmacs": ("GMACs", short_number),
+    "auc": ("AUC", "{:.1f}".format),
+    "precision": ("Precision", "{:.1f}".format),
+    "norm_precision": ("Norm. precision", "{:.1f}".format),
+    "retention": ("AUC kept (%)", "{:.1f}".format),
+    "fps": ("FPS", "{:.1f}".format),
+    "speed_up": ("Speed-up", "{:.2f}x".format),
+}
+_UNKNOWN = "-"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """
+    Lay out a Markdown table with padded columns.
+
+    Args:
+        header (sequence of `str`): titles of the columns.
+        rows (sequence of sequences of `str`): cells; pipes and line breaks in them are made harmless.
+        left (`int`, *optional*, defaults to 1): number of columns that are aligned left, the others are aligned right.
+
+    Returns:
+        `str`: lines without a line break at the end.
+    """
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        ":" + "-" * (width - 1) if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)
+    ]
+    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """
+    Compare trackers with the first of them, usually the teacher.
+
+    Args:
+        rows (sequence of mappings): one a tracker. `name` is required; `layers`, `parameters` (a count), `gmacs`, `auc`,
+            `precision`, `norm_precision` (per cent) and `fps` are shown where given, other keys are not. A column that no
+            row has is left out. The AUC kept and the speed-up over the first row are worked out here.
+
+    Returns:
+        `str`: Markdown table with padded columns, numbers aligned right.
+
+    Raises:
+        ValueError: there is no row, or a row has no name.
+
+    Example:
+    ```python
+    >>> print(comparison_table([{"name": "teacher", "auc": 66.0, "fps": 20.0}, {"name": "student", "auc": 62.7, "fps": 50.0}]))
+    | Tracker |  AUC | AUC kept (%) |  FPS | Speed-up |
+    | :------ | ---: | -----------: | ---: | -------: |
+    | teacher | 66.0 |        100.0 | 20.0 |    1.00x |
+    | student | 62.7 |         95.0 | 50.0 |    2.50x |
+
+    ```
+    """
+    if not rows:
+        raise ValueError("`rows` is empty, expected at least one tracker.")
+    for index, row in enumerate(rows):
+        if not row.get("name"):
+            raise ValueError(f"`rows[{index}]` must have a `name`, got the keys {sorted(row)}.")
+    table = [dict(row) for row in rows]
+    for derived, source, scale in (("retention", "auc", 100), ("speed_up", "fps", 1)):
+        reference = rows[0].get(source)
+        for row, target in zip(rows, table, strict=True):
+            known = reference and row.get(source) is not None
+            target[derived] = scale * row[source] / reference if known else None
+    shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in table)]
+    header = ["Tracker", *(_COLUMNS[key][0] for key in shown)]
+    cells = [
+        [str(row["name"]), *(_COLUMNS[key][1](row[key]) if row.get(key) is not None else _UNKNOWN for key in shown)]
+        for row in table
+    ]
+    return markdown_table(header, cells)
+
+
+__all__ = ["comparison_table", "markdown_table", "short_number"]

@@ -1,0 +1,153 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ct_hf.data import ProceduralSequence, ProceduralTextures, ProceduralWorld, procedural_sequences
+
+
+class WhiteOnBlack:
+    """Textures that leave only the target to be seen: it is painted second, after the background."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def texture(self, rng, size):
+        self.calls += 1
+        return Image.new("RGB", size, "white" if self.calls == 2 else "black")
+
+
+def target_alone(index, size=(320, 240)):
+    sequence = ProceduralSequence(11, index, size=size, textures=WhiteOnBlack())
+    scene = sequence._scene
+    scene.distractors, scene.blur, scene.occluder = [], 0.0, None
+    scene.target.channels = scene.target.channels[0].point([255] * 256).split() * 3
+    return sequence
+
+
+def test_box_is_the_tight_box_of_what_is_drawn():
+    checked = 0
+    for index in range(20):
+        sequence = target_alone(index)
+        sequence._scene.light = lambda time: (0.0, 0.0)
+        for time in (0, 25, 59):
+            # Half of the brightest value is where the mask is half transparent.
+            pixels = np.asarray(sequence.frame(time).convert("L")).astype(float)
+            (left, top, width, height), visible = sequence.annotation(time)
+            if not visible:
+                continue
+            rows, columns = np.nonzero(pixels >= 0.5 * pixels.max())
+            drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose([left, top, left + width, top + height], drawn, atol=1)
+            checked += 1
+    assert checked > 40
+
+
+def test_box_is_clipped_to_the_frame_and_what_is_mostly_outside_is_not_visible():
+    sequence = target_alone(0)
+    target = sequence._scene.target
+    target.home, target.place = np.array([160.0, 120.0]), lambda time: [0, 0]
+    whole = (np.asarray(sequence.frame(0).convert("L")) > 100).sum()
+    outcomes = set()
+    for shift in range(130, 200, 3):
+        target.place = lambda time, shift=shift: [shift, 0]
+        box, visible = sequence.annotation(0)
+        share = (np.asarray(sequence.frame(0).convert("L")) > 100).sum() / whole
+        if share > 0:
+            assert box[0] >= 0 and box[0] + box[2] <= 320
+        else:
+            assert np.isnan(box).all()
+        if abs(share - 0.5) > 0.05:
+            assert visible == (share > 0.5), f"{share:.0%} of the target is in the frame"
+            outcomes.add((visible, share > 0.25))
+    assert outcomes == {(True, True), (False, True), (False, False)}
+
+
+def test_occluder_changes_visibility_but_not_the_box():
+    sequence = target_alone(0)
+    scene = sequence._scene
+    box, visible = sequence.annotation(0)
+    assert visible
+    scene.cover = lambda time: (-10, -10, 400, 400)
+    covered_box, covered_visible = sequence.annotation(0)
+    np.testing.assert_array_equal(box, covered_box)
+    assert not covered_visible
+
+
+def test_same_identity_same_pixels_in_any_order():
+    first, second = ProceduralSequence(3, 5), ProceduralSequence(3, 5)
+    late_first = [first.frame_bytes(index) for index in (40, 2, 17)]
+    early_first = [second.frame_bytes(index) for index in (2, 17, 40)]
+    assert late_first == [early_first[2], early_first[0], early_first[1]]
+    np.testing.assert_array_equal(first.boxes, second.boxes)
+    assert ProceduralSequence(3, 6).frame_bytes(2) != early_first[0]
+    assert ProceduralSequence(4, 5).frame_bytes(2) != early_first[0]
+    assert first.name == "procedural-3-5"
+
+
+def test_length_does_not_change_the_annotation_of_one_frame():
+    sequence = ProceduralSequence(1, 2)
+    box, visible = sequence.annotation(7)
+    np.testing.assert_array_equal(box, sequence.boxes[7])
+    assert visible == sequence.visible[7]
+
+
+@pytest.mark.parametrize("size", [(320, 240), (96, 128)])
+def test_shapes_and_types(size):
+    sequence = ProceduralSequence(0, 0, length=4, size=size)
+    assert len(sequence) == 4
+    assert sequence.boxes.shape == (4, 4) and sequence.boxes.dtype == np.float32
+    assert sequence.visible.shape == (4,) and sequence.visible.dtype == bool
+    frame = sequence.frame(3)
+    assert frame.size == size and frame.mode == "RGB"
+    decoded = Image.open(io.BytesIO(sequence.frame_bytes(3)))
+    assert decoded.format == "JPEG"
+    difference = np.abs(np.asarray(decoded, dtype=int) - np.asarray(frame, dtype=int))
+    assert difference.mean() < 12
+
+
+@pytest.mark.parametrize("index", [-1, 60])
+def test_frames_beyond_the_end(index):
+    with pytest.raises(IndexError, match="60 frames"):
+        ProceduralSequence(0, 0).frame(index)
+
+
+def test_worlds_are_diverse_and_mostly_visible():
+    sequences = procedural_sequences(8, 40)
+    assert [sequence.name for sequence in sequences[:2]] == ["procedural-8-0", "procedural-8-1"]
+    boxes = np.stack([sequence.annotation(0)[0] for sequence in sequences])
+    visible = [sequence.annotation(time)[1] for sequence in sequences for time in (0, 30, 59)]
+    assert np.mean(visible) > 0.9
+    side = np.sqrt(boxes[:, 2] * boxes[:, 3])
+    aspect = boxes[:, 2] / boxes[:, 3]
+    assert np.nanmax(side) > 2 * np.nanmin(side) and np.nanmin(side) > 8
+    assert np.nanmax(aspect) > 1.5 and np.nanmin(aspect) < 0.7
+    shades = [np.asarray(sequence.frame(0).resize((1, 1))).ravel() for sequence in sequences]
+    assert np.std(shades, axis=0).min() > 15
+
+
+def test_target_moves_and_changes_size():
+    change = []
+    for sequence in procedural_sequences(8, 12):
+        boxes = sequence.boxes[sequence.visible]
+        centers, areas = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2] * boxes[:, 3]
+        steps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
+        assert np.median(steps) < 25, "motion is smooth"
+        change.append((np.ptp(centers, axis=0).max(), areas.max() / areas.min()))
+    assert np.median(change, axis=0)[0] > 30 and np.median(change, axis=0)[1] > 1.3
+
+
+def test_own_textures_are_used():
+    source = WhiteOnBlack()
+    ProceduralWorld(length=5, size=(64, 48), textures=source).sequence(0, 0).frame(0)
+    assert source.calls >= 2
+
+
+def test_textures_are_random_images_of_the_asked_size():
+    textures = ProceduralTextures()
+    images = [np.asarray(textures.texture(np.random.default_rng(seed), (50, 40))) for seed in range(30)]
+    assert all(image.shape == (40, 50, 3) for image in images)
+    assert all(image.std() > 2 for image in images), "none is plain"
+    again = np.asarray(textures.texture(np.random.default_rng(3), (50, 40)))
+    np.testing.assert_array_equal(again, images[3])

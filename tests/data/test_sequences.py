@@ -1,0 +1,189 @@
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ct_hf.data import CAUSES, FolderSequence, SequenceError, read_sequences
+
+
+def test_reads_frames_boxes_and_visibility(sequence, folder):
+    assert sequence.name == "walk"
+    assert len(sequence) == 12
+    assert sequence.boxes.shape == (12, 4) and sequence.boxes.dtype == np.float32
+    np.testing.assert_allclose(sequence.boxes[3], [13, 12, 20, 17.5])
+    assert sequence.visible.dtype == bool and sequence.visible.all()
+    assert sequence.frame(3).mode == "RGB" and sequence.frame(3).size == (80, 60)
+    assert sequence.frame_bytes(3) == (folder / "00000004.jpg").read_bytes(), "the file is handed on unchanged"
+    box, visible = sequence.annotation(3)
+    assert visible and box.tolist() == sequence.boxes[3].tolist()
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " ", ", "])
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".JPG"])
+def test_reads_every_separator_and_suffix(make_folder, separator, suffix):
+    sequence = FolderSequence(make_folder(count=3, separator=separator, suffix=suffix))
+    np.testing.assert_allclose(sequence.boxes[2], [12, 12, 20, 17])
+    assert sequence.frame(2).size == (80, 60)
+
+
+def test_frames_are_in_the_order_of_their_names(folder, sequence):
+    assert [file.name for file in sequence.files] == [f"{index:08d}.jpg" for index in range(1, 13)]
+
+
+def test_grey_frames_become_rgb(folder, sequence):
+    Image.new("L", (80, 60), 7).save(folder / "00000002.jpg")
+    assert sequence.frame(1).getpixel((5, 5)) == (7, 7, 7)
+
+
+def test_nan_rows_and_flags_mean_absent(make_folder):
+    rows = [(1, 2, 3, 4), ("NaN",) * 4, (5, 6, 7, 8), (0, 0, 0, 0)]
+    folder = make_folder(count=4, rows=rows)
+    (folder / "absent.txt").write_text("0\n0\n0\n1\n")
+    sequence = FolderSequence(folder)
+    assert sequence.visible.tolist() == [True, False, True, False]
+    assert np.isnan(sequence.boxes[1]).all()
+    for index in range(4):
+        sequence.frame(index)  # an absent target needs no valid box
+
+
+def fails(cause, *words):
+    """Expects a SequenceError of a cause whose message has all words."""
+
+    class Fails:
+        def __enter__(self):
+            self.raises = pytest.raises(SequenceError)
+            self.info = self.raises.__enter__()
+
+        def __exit__(self, *error):
+            handled = self.raises.__exit__(*error)
+            assert self.info.value.cause == cause and cause in CAUSES
+            for word in words:
+                assert str(word) in str(self.info.value)
+            return handled
+
+    return Fails()
+
+
+def test_folder_that_does_not_exist(tmp_path):
+    with fails("empty", "`root`", "nowhere"):
+        read_sequences(tmp_path / "nowhere")
+    with fails("empty", "`path`", "nowhere"):
+        FolderSequence(tmp_path / "nowhere")
+
+
+def test_folder_without_sequences(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    (tmp_path / "empty").mkdir()
+    with fails("empty", tmp_path, "no sequences"):
+        read_sequences(tmp_path)
+
+
+def test_no_frames(make_folder):
+    folder = make_folder(count=2)
+    for file in folder.glob("*.jpg"):
+        file.unlink()
+    with fails("empty", folder, ".jpg"):
+        read_sequences(folder.parent)
+
+
+def test_missing_ground_truth(folder):
+    (folder / "groundtruth.txt").unlink()
+    with fails("missing_ground_truth", folder / "groundtruth.txt"):
+        read_sequences(folder.parent)
+
+
+@pytest.mark.parametrize("rows", [11, 13])
+def test_rows_of_another_length_name_both_counts(make_folder, rows):
+    folder = make_folder(count=12, rows=[(1, 2, 3, 4)] * rows)
+    with fails("length_mismatch", "12 frames", f"{rows} rows"):
+        read_sequences(folder)
+
+
+@pytest.mark.parametrize("text", ["0\n1\n", "0\n" * 11 + "2\n"])
+def test_flags_of_another_length_or_value(folder, text):
+    (folder / "absent.txt").write_text(text)
+    with fails("length_mismatch", "absent.txt", "12 frames"):
+        read_sequences(folder)
+
+
+@pytest.mark.parametrize("row", ["1,2,3", "1,2,3,4,5", "a,b,c,d", ""])
+def test_row_that_is_not_four_numbers(folder, row):
+    lines = (folder / "groundtruth.txt").read_text().splitlines()
+    lines[4] = row
+    (folder / "groundtruth.txt").write_text("\n".join(lines))
+    with fails("bad_box", "row 5", repr(row)):
+        read_sequences(folder)
+
+
+@pytest.mark.parametrize(
+    "box", [(5, 5, 0, 4), (5, 5, 4, -1), (0, 0, 0, 0), (80, 5, 4, 4), (5, 60, 4, 4), (-9, 5, 9, 4), (1, 1, "inf", 4)]
+)
+def test_box_without_area_in_the_frame(make_folder, box):
+    sequence = FolderSequence(make_folder(count=3, rows=[(1, 2, 3, 4), box, (1, 2, 3, 4)]))
+    sequence.frame(0)
+    with fails("bad_box", "row 2", "groundtruth.txt"):
+        sequence.frame(1)
+
+
+def test_box_partly_outside_is_fine(make_folder):
+    FolderSequence(make_folder(count=2, rows=[(-5, -5, 6, 6), (79, 59, 40, 40)])).frame(1)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 600])
+def test_corrupt_or_truncated_image(folder, sequence, keep):
+    file = folder / "00000003.jpg"
+    assert len(file.read_bytes()) > 600
+    file.write_bytes(file.read_bytes()[:keep])
+    sequence.frame(1)
+    with fails("corrupt_image", file):
+        sequence.frame(2)
+
+
+def test_text_named_as_an_image(folder, sequence):
+    (folder / "00000003.jpg").write_text("<html>not found</html>")
+    with fails("corrupt_image", "00000003.jpg"):
+        sequence.frame(2)
+
+
+def test_frame_of_another_size(folder, sequence):
+    Image.new("RGB", (60, 80)).save(folder / "00000003.jpg")
+    with fails("frame_size", "00000003.jpg", "60x80", "80x60"):
+        sequence.frame(2)
+
+
+def test_frame_that_has_gone(folder, sequence):
+    assert len(sequence) == 12
+    (folder / "00000003.jpg").unlink()
+    with fails("missing_frame", "00000003.jpg"):
+        sequence.frame(2)
+
+
+def test_root_may_be_one_sequence_or_many(make_folder):
+    make_folder("zebra", count=2)
+    first = make_folder("ant", count=2)
+    (first.parent / "readme.md").write_text("not a sequence")
+    assert [sequence.name for sequence in read_sequences(first.parent)] == ["ant", "zebra"]
+    assert [sequence.name for sequence in read_sequences(str(first))] == ["ant"]
+
+
+def test_broken_sequences_can_be_left_to_the_stream(make_folder):
+    make_folder("good", count=2)
+    (make_folder("bad", count=2) / "groundtruth.txt").unlink()
+    root = make_folder("ugly", count=2).parent
+    assert len(read_sequences(root, check=False)) == 3
+
+
+def test_error_survives_the_way_out_of_a_worker():
+    error = pickle.loads(pickle.dumps(SequenceError("frame 3 is gone", "missing_frame")))
+    assert error.cause == "missing_frame" and str(error) == "frame 3 is gone"
+
+
+def test_real_sequences(real_root):
+    sequences = read_sequences(real_root)
+    assert len(sequences) == 22
+    for sequence in sequences:
+        assert len(sequence) == len(sequence.boxes) == len(sequence.visible)
+        sequence.frame(len(sequence) // 2)
+    absent = {sequence.name: int((~sequence.visible).sum()) for sequence in sequences if not sequence.visible.all()}
+    assert absent == {"tld_pedestrian2": 29, "tld_pedestrian3": 28}

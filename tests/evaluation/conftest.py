@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ct_hf.models import Track
+
+
+class SquareSequence:
+    """A target that moves 3 pixels a frame to the right over a grey background."""
+
+    def __init__(self, name="square", num_frames=6, size=(96, 64), visible=None):
+        self.name = name
+        steps = np.arange(num_frames, dtype=np.float32)
+        self.boxes = np.stack([10 + 3 * steps, 20 + 0 * steps, 16 + 0 * steps, 12 + 0 * steps], axis=1)
+        self.visible = np.ones(num_frames, dtype=bool) if visible is None else np.asarray(visible)
+        self.size = size
+
+    def __len__(self):
+        return len(self.boxes)
+
+    def frame(self, index):
+        return Image.new("RGB", self.size, (90, 90, 90))
+
+
+class ReplayTracker(torch.nn.Module):
+    """Tracker that answers with a given row of boxes, or stands still without one."""
+
+    def __init__(self, boxes=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(5))
+        self.boxes = boxes
+        self.starts = []
+
+    def start(self, frame, box):
+        self.starts.append(np.asarray(box).tolist())
+        return ReplaySession(self.boxes, box)
+
+
+class ReplaySession:
+    def __init__(self, boxes, box):
+        self.boxes, self.box, self.index = boxes, np.asarray(box, dtype=np.float64), 0
+
+    def update(self, frame):
+        self.index += 1
+        if self.boxes is not None:
+            self.box = np.asarray(self.boxes[self.index], dtype=np.float64)
+        return Track(self.box, 1.0)
+
+
+@pytest.fixture
+def make_sequence():
+    return SquareSequence
+
+
+@pytest.fixture
+def make_tracker():
+    return ReplayTracker

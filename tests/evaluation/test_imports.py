@@ -1,0 +1,7 @@
+import subprocess
+import sys
+
+
+def test_evaluation_does_not_load_datasets():
+    code = "import sys, ct_hf.evaluation; sys.exit('datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,151 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ct_hf.evaluation import evaluate_trackers, one_pass
+
+
+def test_perfect_and_static_trackers(make_sequence, make_tracker):
+    sequences = [make_sequence("a", num_frames=6), make_sequence("b", num_frames=3)]
+    trackers = {"perfect": make_tracker(sequences[0].boxes), "static": make_tracker()}
+    result = evaluate_trackers(trackers, sequences, progress=False)
+    perfect, static = result.trackers
+    assert (perfect.name, static.name) == ("perfect", "static")
+    assert perfect.score.auc == pytest.approx(100 * 20 / 21)
+    assert perfect.score.precision == perfect.score.norm_precision == 100
+    # The target is 16 wide and moves 3 a frame: at most 15 pixels off, and more than 0.2 of its width from frame 2 on.
+    assert static.score.precision == 100
+    assert static.per_sequence["a"].norm_precision == pytest.approx(100 * 2 / 6)
+    assert static.per_sequence["b"].norm_precision == pytest.approx(100 * 2 / 3)
+    # Each sequence has weight 1.
+    assert static.score.norm_precision == pytest.approx(50)
+    assert perfect.score.auc > static.score.auc
+
+
+def test_trackers_start_on_the_first_box_and_predictions_are_kept(make_sequence, make_tracker):
+    sequence, tracker = make_sequence(), make_tracker()
+    result = evaluate_trackers({"static": tracker}, [sequence], progress=False)
+    assert tracker.starts == [sequence.boxes[0].tolist()]
+    predictions = result.trackers[0].predictions["square"]
+    assert predictions.shape == (len(sequence), 4)
+    assert np.array_equal(predictions, np.tile(sequence.boxes[:1], (len(sequence), 1)))
+
+
+def test_dictionary_has_exactly_these_keys(make_sequence, make_tracker):
+    result = evaluate_trackers({"static": make_tracker()}, [make_sequence("a"), make_sequence("b")], progress=False)
+    record = json.loads(json.dumps(result.to_dict()))
+    assert record.keys() == {"sequences", "trackers"}
+    assert record["sequences"] == 2
+    (tracker,) = record["trackers"]
+    assert set(tracker) == {"name", "auc", "precision", "norm_precision", "fps", "parameters", "per_sequence"}
+    assert tracker["name"] == "static"
+    assert tracker["parameters"] == 5
+    assert tracker["fps"] > 0
+    assert set(tracker["per_sequence"]) == {"a", "b"}
+    assert set(tracker["per_sequence"]["a"]) == {"auc", "precision", "norm_precision"}
+
+
+def test_absent_frames_do_not_count(make_sequence, make_tracker):
+    sequence = make_sequence(num_frames=4, visible=[True, True, False, False])
+    result = evaluate_trackers({"static": make_tracker()}, [sequence], progress=False)
+    assert result.trackers[0].score.norm_precision == 100
+
+
+def test_clock_runs_only_during_update(make_sequence, make_tracker, monkeypatch):
+    now = 0.0
+
+    def spend(seconds):
+        nonlocal now
+        now += seconds
+
+    class LazyImage(Image.Image):
+        decoded = False
+
+        def load(self):
+            if not self.decoded:
+                self.decoded = True
+                spend(5)
+            return super().load()
+
+    class SlowSequence(type(make_sequence())):
+        def frame(self, index):
+            spend(3)
+            image = LazyImage()._new(Image.new("RGB", self.size).im)
+            lazy = LazyImage()
+            lazy.im, lazy._mode, lazy._size = image.im, "RGB", self.size
+            return lazy
+
+    class SlowTracker(make_tracker):
+        def start(self, frame, box):
+            spend(7)
+            session = super().start(frame, box)
+            update = session.update
+
+            def slow(frame):
+                frame.load()
+                # One slow frame in five: the median does not see it.
+                spend(1.0 if session.index == 2 else 0.01)
+                return update(frame)
+
+            session.update = slow
+            return session
+
+    monkeypatch.setattr(one_pass, "time", SimpleNamespace(perf_counter=lambda: now))
+    result = evaluate_trackers({"slow": SlowTracker()}, [SlowSequence(num_frames=6)], progress=False)
+    assert result.trackers[0].fps == pytest.approx(100)
+
+
+def test_trackers_take_turns_in_each_sequence(make_sequence, make_tracker):
+    order = []
+
+    class Recorded(make_tracker):
+        def start(self, frame, box):
+            order.append((self.label, frame.size))
+            return super().start(frame, box)
+
+    trackers = {"x": Recorded(), "y": Recorded()}
+    for label, tracker in trackers.items():
+        tracker.label = label
+    sequences = [make_sequence("a", size=(96, 64)), make_sequence("b", size=(80, 60))]
+    evaluate_trackers(trackers, iter(sequences), progress=False)
+    assert order == [("x", (96, 64)), ("y", (96, 64)), ("x", (80, 60)), ("y", (80, 60))]
+
+
+def test_frame_of_another_size_is_refused(make_sequence, make_tracker):
+    class Growing(type(make_sequence())):
+        def frame(self, index):
+            return Image.new("RGB", (96, 64) if index < 3 else (64, 96))
+
+    with pytest.raises(ValueError, match="Sequence square: frame 3 is 64x96 pixels, but frame 0 is 96x64"):
+        evaluate_trackers({"static": make_tracker()}, [Growing()], progress=False)
+
+
+def test_sequence_hidden_at_the_start_is_refused(make_sequence, make_tracker):
+    hidden = make_sequence(num_frames=3, visible=[False, True, True])
+    with pytest.raises(ValueError, match="square does not show its target in frame 0"):
+        evaluate_trackers({"static": make_tracker()}, [hidden], progress=False)
+    without_box = make_sequence()
+    without_box.boxes[0] = np.nan
+    with pytest.raises(ValueError, match="square does not show its target in frame 0"):
+        evaluate_trackers({"static": make_tracker()}, [without_box], progress=False)
+
+
+def test_what_cannot_be_evaluated_is_refused(make_sequence, make_tracker):
+    with pytest.raises(ValueError, match="`trackers` is empty"):
+        evaluate_trackers({}, [make_sequence()], progress=False)
+    with pytest.raises(ValueError, match="`sequences` is empty"):
+        evaluate_trackers({"static": make_tracker()}, [], progress=False)
+    with pytest.raises(ValueError, match="distinct names, got several called square"):
+        evaluate_trackers({"static": make_tracker()}, [make_sequence(), make_sequence()], progress=False)
+    with pytest.raises(ValueError, match="square has 1 frame"):
+        evaluate_trackers({"static": make_tracker()}, [make_sequence(num_frames=1)], progress=False)
+
+
+def test_progress_can_be_silenced(make_sequence, make_tracker, capsys):
+    evaluate_trackers({"static": make_tracker()}, [make_sequence()], progress=False)
+    assert capsys.readouterr().err == ""
+    evaluate_trackers({"static": make_tracker()}, [make_sequence()])
+    assert "static on square" in capsys.readouterr().err
