@@ -173,10 +173,11 @@ class CompressionTrainer(TrackerTrainer):
         projections = {name: value for name, value in state_dict.items() if not name.startswith("student.")}
         mixed.student.save_pretrained(output_dir, state_dict=student)
         self.processing_class.save_pretrained(output_dir)
-        # Projections end with training: checkpoints need them, what `save_model` is asked for does not.
-        if projections and os.path.basename(output_dir).startswith("checkpoint-"):
-            save_file(projections, os.path.join(output_dir, PROJECTIONS_NAME))
-        torch.save(self.args, os.path.join(output_dir, TRAINING_ARGS_NAME))
+        # Projections and pickled arguments end with training: checkpoints need them, users of the student do not.
+        if os.path.basename(output_dir).startswith("checkpoint-"):
+            torch.save(self.args, os.path.join(output_dir, TRAINING_ARGS_NAME))
+            if projections:
+                save_file(projections, os.path.join(output_dir, PROJECTIONS_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:

@@ -87,8 +87,10 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(f"`checkpoint` {path} is not a file.")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0]
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"`checkpoint` {path.name} cannot be read as weights alone ({reason}). It is truncated, no checkpoint, or needs "
             "code to load; download it again, or save it anew by `torch.save(model.state_dict(), ...)`."

@@ -38,5 +38,6 @@ def box_overlaps(boxes: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tens
     hull_low = torch.minimum(boxes[..., :2], targets[..., :2])
     hull_high = torch.maximum(boxes[..., 2:], targets[..., 2:])
     hull = (hull_high - hull_low).clamp(min=0).prod(-1).clamp(min=tiny)
-    iou = intersection / union
+    # As a difference from 1, or rounding would leave a gradient at equality.
+    iou = 1 - (union - intersection) / union
     return iou, iou - (hull - union) / hull

@@ -1,0 +1,26 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# A spinning third thread on two cores makes everything many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/installed  ## Make .venv with everything the project needs, pinned
+
+.venv/installed: constraints.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: setup  ## Compress the small teacher, show what it kept (some minutes on two cores)
+	$(BIN)/accelerate launch examples/compress.py
+
+test: setup  ## Run style checks and tests
+	$(BIN)/python -m pytest

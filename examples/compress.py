@@ -1,0 +1,176 @@
+"""Compress a tracker into one with fewer layers, and show what it kept.
+
+    accelerate launch examples/compress.py
+
+takes the small teacher in examples/assets/teacher and sequences rendered on the fly. On your own tracker and videos
+(folders of <sequence>/*.jpg + groundtruth.txt):
+
+    accelerate launch examples/compress.py --teacher org/tracker --train videos/train --eval videos/val --num-stages 4
+
+--dry-run says what would happen, and stops.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, HfArgumentParser, set_seed
+
+import ct_hf  # noqa: F401 - registers the trackers
+from ct_hf.compression import (
+    CompressionArguments,
+    CompressionTrainer,
+    build_student,
+    describe_compression,
+    plan_from_arguments,
+)
+from ct_hf.data import ProceduralWorld, procedural_sequences, read_sequences, stream_pairs
+from ct_hf.evaluation import comparison_table, draw_strip, evaluate_trackers
+from ct_hf.hub import write_card
+from ct_hf.models.cost import count_gmacs
+
+
+ASSETS = Path(__file__).parent / "assets"
+LIMITS = (
+    "Made to show and to test a compression. Judge it on your own videos before you use it; it follows what moves, whatever "
+    "or whoever it is, and has not been examined for where it fails."
+)
+
+
+@dataclass
+class ScriptArguments:
+    """What to compress, and on which sequences."""
+
+    teacher: str = field(
+        default=str(ASSETS / "teacher"), metadata={"help": "Folder or Hub repository of the tracker to compress."}
+    )
+    train: str | None = field(
+        default=None, metadata={"help": "Folder of annotated sequences to train on. Default: rendered on the fly."}
+    )
+    eval: str | None = field(
+        default=None,
+        metadata={"help": "Folder of annotated sequences to judge on. Default: rendered, of another seed."},
+    )
+    eval_sequences: int = field(default=20, metadata={"help": "Rendered sequences to judge on."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Say stages, initialisation, size, cost and memory, and stop."}
+    )
+
+
+def parse_arguments() -> tuple[ScriptArguments, CompressionArguments]:
+    """Read the command line; the demo's recipe is short, so it learns faster than the paper's 500 epochs."""
+    parser = HfArgumentParser((ScriptArguments, CompressionArguments))
+    parser.set_defaults(
+        output_dir="outputs/compress",
+        max_steps=300,
+        per_device_train_batch_size=32,
+        learning_rate=4e-4,
+        max_grad_norm=1.0,
+        save_strategy="no",
+        dataloader_num_workers=1,
+    )
+    return parser.parse_args_into_dataclasses()
+
+
+def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[dict], dict]:
+    """Track the sequences with each tracker in turn; return a row for each, and the predicted boxes."""
+    result = evaluate_trackers(trackers, sequences)
+    rows = []
+    for row in result.to_dict()["trackers"]:
+        tracker = trackers[row["name"]]
+        rows.append({**row, "layers": len(tracker.layers), "gmacs": count_gmacs(tracker)})
+    return rows, {tracker.name: tracker.predictions for tracker in result.trackers}
+
+
+def main() -> None:
+    """Compress, judge, save, and track with what was saved."""
+    script, args = parse_arguments()
+    set_seed(args.seed)
+    started = time.perf_counter()
+    out = Path(args.output_dir)
+
+    ################
+    # Teacher and student
+    ################
+    teacher = AutoModel.from_pretrained(script.teacher)
+    plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
+    student, report = build_student(teacher, plan, args.initialization)
+    summary = describe_compression(student, teacher, plan, report, args.per_device_train_batch_size)
+    if args.should_log:
+        print(summary)
+    if script.dry_run:
+        return
+
+    ################
+    # Training
+    ################
+    train_sequences = read_sequences(script.train, check=False) if script.train else ProceduralWorld()
+    eval_sequences = (
+        read_sequences(script.eval) if script.eval else procedural_sequences(args.seed + 10_000, script.eval_sequences)
+    )
+    pairs = stream_pairs(train_sequences, teacher.config, seed=args.seed, pairs_per_clip=8)
+    trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model(str(out / "student"))
+    if not trainer.is_world_process_zero():
+        return
+
+    ################
+    # Result
+    ################
+    # What is judged is what a user would load, not what is in memory.
+    student = AutoModel.from_pretrained(out / "student").to(teacher.device)
+    rows, predictions = judge({"teacher": teacher, "student": student}, eval_sequences)
+    table = comparison_table(rows)
+    print(f"\n{len(eval_sequences)} sequences:\n{table}")
+
+    shown = eval_sequences[0]
+    boxes = {name: tracks[shown.name] for name, tracks in predictions.items()}
+    draw_strip(shown, boxes).save(out / "tracks.png")
+    write_card(
+        out / "student",
+        model=student,
+        name="your-name/ct-student",
+        results=rows,
+        training={
+            "Steps": args.max_steps,
+            "Pairs a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "Learning rate": args.learning_rate,
+            "Replacement rate": f"{args.p_init} to 1",
+            "Loss weights": f"{args.track_weight}, {args.guidance_weight}, {args.mimicking_weight}",
+            "Seed": args.seed,
+        },
+        stages=f"{plan}",
+        initialization=f"{report}",
+        data="The user's own annotated sequences." if script.train else "Procedural sequences, rendered on the fly.",
+        limits=LIMITS,
+    )
+    figures = {row["name"]: {key: row[key] for key in ("layers", "parameters", "gmacs", "auc", "fps")} for row in rows}
+    seconds = time.perf_counter() - started
+    teacher_row, student_row = figures["teacher"], figures["student"]
+    retention = 100 * student_row["auc"] / teacher_row["auc"]
+    content = {
+        **figures,
+        "retention": retention,
+        "speedup": student_row["fps"] / teacher_row["fps"],
+        "sequences": len(eval_sequences),
+        "steps": args.max_steps,
+        "skipped": dict(trainer.skipped),
+        "seconds": seconds,
+    }
+    (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+
+    session = student.start(shown.frame(0), shown.boxes[0])
+    track = session.update(shown.frame(1))
+    print(f"the saved student finds {shown.name}'s target in frame 1 at {track.box.round(1)}, score {track.score:.2f}")
+    print(
+        f"kept {retention:.1f} % of the teacher's AUC with {student_row['layers']} of {teacher_row['layers']} layers, "
+        f"{content['speedup']:.2f}x its speed, in {seconds:.0f} s; see {out}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The examples run as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ct_hf import OSTrackConfig, OSTrackModel
+
+
+ROOT = Path(__file__).parents[1]
+VIDEOS = ROOT.parent / "shared" / "data" / "sequences"
+
+
+def run_example(name, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", str(ROOT / "examples" / name)]
+    run = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Tiny random teacher of 6 layers on disk."""
+    folder = tmp_path_factory.mktemp("teacher")
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    OSTrackModel(OSTrackConfig(num_hidden_layers=6, num_attention_heads=2, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compressed(teacher, tmp_path_factory):
+    """What the main example leaves behind, and what it prints."""
+    out = tmp_path_factory.mktemp("compress")
+    arguments = ("--teacher", teacher, "--max-steps", 4, "--eval-sequences", 2, "--output_dir", out)
+    return out, run_example("compress.py", *arguments)
+
+
+def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads(compressed):
+    out, printed = compressed
+    summary = json.loads((out / "summary.json").read_text())
+    for name, layers in (("teacher", 6), ("student", 2)):
+        assert set(summary[name]) == {"layers", "parameters", "gmacs", "auc", "fps"}
+        assert summary[name]["layers"] == layers
+    assert summary["student"]["parameters"] < summary["teacher"]["parameters"]
+    assert summary["student"]["gmacs"] < summary["teacher"]["gmacs"]
+    assert summary["retention"] == pytest.approx(100 * summary["student"]["auc"] / summary["teacher"]["auc"])
+    assert summary["speedup"] == pytest.approx(summary["student"]["fps"] / summary["teacher"]["fps"])
+    assert summary["seconds"] > 0
+    assert (out / "tracks.png").stat().st_size > 1000
+    assert "AUC" in (out / "student" / "README.md").read_text()
+    assert "Retention" in printed or "AUC kept" in printed
+
+    code = (
+        "import sys, ct_hf; from transformers import AutoModel, AutoImageProcessor;"
+        "model = AutoModel.from_pretrained(sys.argv[1]); AutoImageProcessor.from_pretrained(sys.argv[1]);"
+        "print(type(model).__name__, len(model.layers))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(out / "student")], capture_output=True, text=True)
+    assert run.stdout.split() == ["OSTrackModel", "2"], run.stderr
+
+
+def test_student_folder_holds_no_pickle(compressed):
+    """Whoever loads a student gets weights and text, nothing that could run."""
+    out, _ = compressed
+    assert {file.suffix for file in (out / "student").iterdir()} == {".json", ".safetensors", ".md"}
+
+
+def test_dry_run_trains_nothing(teacher, tmp_path):
+    printed = run_example("compress.py", "--teacher", teacher, "--dry-run", "--output_dir", tmp_path / "out")
+    for word in ("stage 0", "initialised from teacher layer", "parameters", "GMACs", "memory"):
+        assert word in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_compress_on_real_video(teacher, tmp_path):
+    if not VIDEOS.is_dir():
+        pytest.skip("no real sequences beside the checkout")
+    # Three short sequences, so that the test stays short; the whole folder is a matter of a longer run.
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("uav123_wakeboard7", "otb_Human3", "otb_Singer1"):
+        (videos / name).symlink_to(VIDEOS / name)
+    out = tmp_path / "out"
+    arguments = ("--train", videos, "--eval", videos, "--num-stages", 3, "--max-steps", 3, "--output_dir", out)
+    run_example("compress.py", "--teacher", teacher, *arguments)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["sequences"] == 3
+    assert summary["student"]["layers"] == 3
+
+
+def test_train_teacher(tmp_path):
+    out = tmp_path / "teacher"
+    arguments = ("--max_steps", 2, "--per_device_train_batch_size", 4, "--num_hidden_layers", 2, "--hidden_size", 64)
+    printed = run_example("train_teacher.py", *arguments, "--eval_sequences", 1, "--output_dir", out)
+    assert "procedural: 1 sequences" in printed
+    assert (out / "model.safetensors").is_file()
