@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from transformers import TrainingArguments
 
 from .replacement import ReplacementSchedule
@@ -65,6 +66,8 @@ class TrackerTrainingArguments(TrainingArguments):
         # Stages that a path skips get no gradient, so DDP must look for them, also under activation checkpointing.
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True
+        if self.use_cpu or not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # it would only warn
         if self.accelerator_config is None:
             self.accelerator_config = {"dispatch_batches": False}
         super().__post_init__()

@@ -1,5 +1,6 @@
 """Random replacement: how likely a stage runs in the student, and which stages do."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class ReplacementSchedule:
 
     def finetune_start(self, total: int) -> int:
         """First optimizer step at which the rate is 1."""
-        return next(step for step in range(total + 1) if self.rate(step, total) == 1.0)
+        return 0 if self.initial == 1 else math.ceil((1 - self.finetune) * total)
 
 
 def draw_path(rate: float, num_stages: int, *key: int) -> Path:

@@ -112,8 +112,10 @@ class TrackerTrainer(Trainer):
         output = model(**inputs, **self._path_inputs(model, inputs))
         mode = "train" if model.training else "eval"
         iou, _ = box_overlaps(cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(inputs["search_boxes"].float()))
+        # As the Trainer averages its loss: over samples when evaluating, over micro-batches when training.
+        weight = len(iou) if mode == "eval" else 1
         for name, value in {**output.loss_dict, "iou": iou.mean()}.items():
-            self._metrics[mode][name].append(value.detach())
+            self._metrics[mode][name].append(value.detach().float().expand(weight))
         return (output.loss, output) if return_outputs else output.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -121,7 +123,7 @@ class TrackerTrainer(Trainer):
         mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
         metrics, self._metrics[mode] = self._metrics[mode], defaultdict(list)
         if metrics:
-            means = torch.stack([torch.stack(values).float().mean() for values in metrics.values()])
+            means = torch.stack([torch.cat(values).mean() for values in metrics.values()])
             means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0).tolist()
             prefix = "eval_" if mode == "eval" else ""
             logs = {**logs, **{f"{prefix}{name}": value for name, value in zip(metrics, means, strict=True)}}
@@ -136,10 +138,12 @@ class TrackerTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
         skipped = inputs.pop("skipped", None)
-        if skipped is not None and skipped.any():
+        if skipped is not None:
+            # Every process must take part, also one that skipped nothing.
             counts = self.accelerator.reduce(skipped) if self.accelerator.num_processes > 1 else skipped
             self.skipped.update({cause: count for cause, count in zip(CAUSES, counts.tolist(), strict=True) if count})
-            logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
+            if counts.any():
+                logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
         for name in ("template_pixel_values", "search_pixel_values"):
             if inputs[name].dtype == torch.uint8:
                 inputs[name] = self.processing_class.normalize(inputs[name])

@@ -152,7 +152,7 @@ class CompressionTrainer(TrackerTrainer):
             paths = [draw_path(rate, self.plan.num_stages, self.args.seed, step, first + row) for row in range(size)]
         share = sum(map(sum, paths)) / (size * self.plan.num_stages)
         for name, value in (("replacement_rate", rate), ("student_share", share)):
-            self._metrics["train"][name].append(torch.tensor(value, device=self.args.device))
+            self._metrics["train"][name].append(torch.tensor([value], device=self.args.device))
         return {"paths": paths}
 
     def _restart_batch_norm(self) -> None:

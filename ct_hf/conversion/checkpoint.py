@@ -1,13 +1,13 @@
 """Reading the weights of an original checkpoint without running anything that is pickled beside them."""
 
-import pickle
+import re
 import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 
@@ -45,6 +45,7 @@ class _Foreign:
 
 def _check_global(name: str, path: Path) -> None:
     module, _, attribute = name.rpartition(".")
+    module = IMPORT_MAPPING.get(module, module)  # `torch.save` writes Python 2's names, such as `commands.Popen`
     top = module.partition(".")[0]
     harmless = attribute in HARMLESS_BUILTINS if module == "builtins" else top in HARMLESS_MODULES
     if top in sys.stdlib_module_names and not harmless:
@@ -90,7 +91,9 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle fails in any way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # Of torch's message only the name it stumbled over: the rest advises to load the file without protection.
+        blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it names `{blocked[1]}`" if blocked else type(error).__name__
         raise CheckpointError(
             f"`checkpoint` {path.name} cannot be read as weights alone ({reason}). It is truncated, no checkpoint, or needs "
             "code to load; download it again, or save it anew by `torch.save(model.state_dict(), ...)`."

@@ -209,13 +209,17 @@ def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
         return low_weight.view(-1, 1), high_weight.view(-1, 1)
 
     first, second = (torch.from_numpy(np.clip(low + step, 0, side - 1)) for step in (0, 1))
-    pixels = torch.from_numpy(image).to(torch.int32)
+    pixels, upper, lower = torch.from_numpy(image), first, second
+    if side > 2 * size:  # most rows of a large window are never looked at
+        pixels = pixels.index_select(0, torch.cat([first, second]))
+        upper, lower = torch.arange(2 * size).split(size)
+    pixels = pixels.to(torch.int32)
     low_weight, high_weight = weights(column_fraction)
     columns = (pixels.index_select(1, first) * low_weight).add_(pixels.index_select(1, second) * high_weight)
     columns = columns.bitwise_right_shift_(4)
     low_weight, high_weight = (weight.unsqueeze(-1) for weight in weights(fraction))
-    rows = (columns.index_select(0, first) * low_weight).bitwise_right_shift_(16)
-    rows += (columns.index_select(0, second) * high_weight).bitwise_right_shift_(16)
+    rows = (columns.index_select(0, upper) * low_weight).bitwise_right_shift_(16)
+    rows += (columns.index_select(0, lower) * high_weight).bitwise_right_shift_(16)
     return rows.add_(2).bitwise_right_shift_(2).to(torch.uint8).numpy()
 
 

@@ -116,7 +116,7 @@ class TrackingSession:
         box = self._window.to_frame(boxes[0].float().cpu().numpy())
         self.box = clip_box(box, self.size)
         self.memory = output.memory
-        return Track(self.box, float(scores[0]))
+        return Track(self.box.copy(), float(scores[0]))
 
     def update(self, frame: Frame) -> Track:
         """
