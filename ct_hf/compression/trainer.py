@@ -39,7 +39,7 @@ def plan_from_arguments(args: CompressionArguments, teacher: PreTrainedTracker, 
         ValueError: `stage_sizes` is not a list of numbers, or both arguments disagree.
     """
     if args.stage_sizes is None:
-        return StagePlan.even(len(teacher.layers), args.num_stages or num_stages)
+        return StagePlan.even(len(teacher.layers), num_stages if args.num_stages is None else args.num_stages)
     try:
         plan = StagePlan.from_sizes([int(size) for size in args.stage_sizes.split("-")])
     except ValueError as error:
@@ -126,8 +126,9 @@ class CompressionTrainer(TrackerTrainer):
         step, index = self._micro_batch
         if step != self.state.global_step:
             step, index = self.state.global_step, 0
-            if self.args.train_batch_norm and step == self.args.schedule.finetune_start(self.state.max_steps):
-                self._restart_batch_norm()
+            start = self.args.schedule.finetune_start(self.state.max_steps)
+            if self.args.train_batch_norm and step >= start:
+                self._average_batch_norm(restart=step == start)
         self._micro_batch = (step, index)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._micro_batch = (step, index + 1)
@@ -155,11 +156,13 @@ class CompressionTrainer(TrackerTrainer):
             self._metrics["train"][name].append(torch.tensor([value], device=self.args.device))
         return {"paths": paths}
 
-    def _restart_batch_norm(self) -> None:
-        """Forget statistics of mixed paths once the student runs alone; they become the mean over what follows."""
+    def _average_batch_norm(self, restart: bool) -> None:
+        """Once the student runs alone, forget statistics of mixed paths; they become the mean over what follows."""
         for module in self.student.modules():
             if isinstance(module, _BatchNorm):
-                module.reset_running_stats()
+                module.momentum = None  # each batch weighs the same; a resumed run needs it anew
+                if restart:
+                    module.reset_running_stats()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not self.args.should_save:

@@ -1,0 +1,34 @@
+"""What tests of several folders share."""
+
+import numpy as np
+import pytest
+import torch
+
+from ct_hf.models import OSTrackConfig, OSTrackModel
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> OSTrackConfig:
+    return OSTrackConfig(
+        template_size=32,
+        search_size=64,
+        patch_size=8,
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        head_channels=16,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_tracker(tiny_config) -> OSTrackModel:
+    """Untrained tracker in evaluation mode; shared, so leave it as it is."""
+    torch.manual_seed(0)
+    return OSTrackModel(tiny_config).eval()
+
+
+@pytest.fixture(scope="session")
+def noise_frames() -> np.ndarray:
+    """Four RGB frames of 100 x 80 pixels of noise."""
+    return np.random.default_rng(0).integers(0, 256, (4, 80, 100, 3), dtype=np.uint8)

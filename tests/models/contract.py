@@ -1,0 +1,486 @@
+"""What every tracker must hold, whatever its family."""
+
+import copy
+import itertools
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers.utils import ModelOutput
+
+from ct_hf.compression import MixedTracker, StagePlan
+from ct_hf.models import PreTrainedTracker, TrackerConfig, TrackerImageProcessor, TrackerOutput, TrackerState
+
+
+LOAD_WITHOUT_THE_PACKAGE = """
+import sys
+sys.modules["ct_hf"] = None  # any import of the package fails from here on
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, AutoModel
+
+folder = sys.argv[1]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
+assert type(processor).__module__.startswith("transformers_modules."), type(processor).__module__
+inputs = load_file(f"{folder}/inputs.safetensors")
+frames = inputs.pop("frames").numpy()
+box = inputs.pop("box").tolist()
+with torch.no_grad():
+    results = {"pred_boxes": model(**inputs).pred_boxes}
+results["crop"] = processor(frames[1], boxes=[box], target="search")["search_pixel_values"].contiguous()
+track = model.start(frames[0], box).update(frames[1])
+results["track"] = torch.from_numpy(np.append(track.box, track.score))
+save_file(results, f"{folder}/results.safetensors")
+"""
+
+
+def tensors_of(value: Any, name: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of an output or state by name, also those within tuples, dictionaries and memory."""
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    if isinstance(value, dict | ModelOutput):
+        items = value.items()
+    elif isinstance(value, tuple | list):
+        items = enumerate(value)
+    else:
+        return {}
+    return {key: tensor for part, item in items for key, tensor in tensors_of(item, f"{name}.{part}").items()}
+
+
+def assert_equal(actual: Any, expected: Any, atol: float = 0.0) -> None:
+    """Every tensor of two outputs or states is equal, bit for bit by default."""
+    actual, expected = tensors_of(actual), tensors_of(expected)
+    assert actual and actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            actual[name], tensor, atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def perturb(model: PreTrainedTracker, seed: int = 0) -> PreTrainedTracker:
+    """Move every weight and statistic well off its initial value, so that a lost, swapped or unused one shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                scale = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.1
+                tensor.add_(scale * torch.randn(tensor.shape, generator=generator))
+            if name.endswith("running_var"):
+                tensor.abs_().add_(0.5)
+    return model
+
+
+class Exported(torch.nn.Module):
+    """A tracker with its inputs in their order, returning a tuple of tensors."""
+
+    def __init__(self, model: PreTrainedTracker, names: list[str]):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        output = self.model(**dict(zip(self.names, inputs, strict=True)), return_dict=True)
+        return tuple(tensors_of(output).values())
+
+
+class TrackerContract:
+    """
+    The suite. A family inherits it once for each kind of configuration:
+
+    ```python
+    class TestMyTracker(TrackerContract):
+        output_shapes = {"score_map": (1, 8, 8)}
+
+        def make_config(self):
+            return MyTrackerConfig(template_size=32, search_size=64, hidden_size=16, num_hidden_layers=3)
+    ```
+
+    Attributes:
+        output_shapes (`dict[str, tuple[int, ...]]`): fields of the output beside `pred_boxes` and `score`, with their
+            shapes without the batch.
+        dropout (`dict[str, float]`): configuration fields that make training random.
+    """
+
+    output_shapes: dict[str, tuple[int, ...]] = {}
+    dropout: dict[str, float] = {}
+
+    def make_config(self) -> TrackerConfig:
+        """Tiny configuration of three layers or so."""
+        raise NotImplementedError
+
+    def make_inputs(self, config: TrackerConfig, batch_size: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Inputs of the forward without the label; a family with more inputs adds them."""
+        generator = torch.Generator().manual_seed(seed)
+        template = (batch_size, config.num_templates, 3, config.template_size, config.template_size)
+        search = (batch_size, 3, config.search_size, config.search_size)
+        boxes = torch.tensor([0.5, 0.5, 0.4, 0.5]).expand(batch_size, config.num_templates, 4).contiguous()
+        return {
+            "template_pixel_values": torch.randn(template, generator=generator),
+            "search_pixel_values": torch.randn(search, generator=generator),
+            "template_boxes": boxes,
+        }
+
+    @pytest.fixture
+    def config(self) -> TrackerConfig:
+        return self.make_config()
+
+    @pytest.fixture
+    def model(self, config) -> PreTrainedTracker:
+        torch.manual_seed(0)
+        return perturb(AutoModel.from_config(config)).eval()
+
+    @pytest.fixture
+    def inputs(self, config) -> dict[str, torch.Tensor]:
+        return self.make_inputs(config)
+
+    @pytest.fixture
+    def labels(self) -> torch.Tensor:
+        return torch.tensor([[0.5, 0.45, 0.3, 0.2], [0.3, 0.6, 0.25, 0.4]])
+
+    # What a family says of itself
+
+    def test_configuration_names_sizes_and_factors(self, config):
+        for name in ("template_size", "search_size", "num_templates", "num_hidden_layers", "hidden_size"):
+            assert isinstance(getattr(config, name), int), name
+        for name in ("template_factor", "search_factor"):
+            assert getattr(config, name) > 0, name
+        assert type(config).from_dict(config.to_dict()).to_dict() == config.to_dict()
+
+    def test_main_input_and_label(self, model):
+        assert model.main_input_name == "search_pixel_values"
+        assert model.accepts_loss_kwargs is False
+
+    def test_boundaries(self, model, inputs):
+        """One more than layers, each with the width and layout that the states there really have."""
+        assert [boundary.index for boundary in model.boundaries] == list(range(len(model.layers) + 1))
+        assert len(model.layers) == model.config.num_hidden_layers
+        state = model.embed(**inputs, keep_all_tokens=True)
+        for boundary, layer in itertools.zip_longest(model.boundaries, model.layers):
+            assert state.hidden_states.shape[1:] == (sum(number for _, number in boundary.layout), boundary.width)
+            assert state.layout == boundary.layout
+            state = layer(state) if layer is not None else state
+
+    def test_groups(self, model, inputs):
+        """Template and search tokens are there, complete, after embedding and after the last layer."""
+        state = model.embed(**inputs)
+        for layer in [None, *model.layers]:
+            state = layer(state) if layer is not None else state
+            groups = state.groups()
+            assert {"template", "search"} <= set(groups) <= {"template", "search", "special"}
+            assert {name: group.shape[1] for name, group in groups.items()} == dict(state.layout)
+        if model.embed(**inputs, keep_all_tokens=True).search_index is None:
+            start = model.embed(**inputs, keep_all_tokens=True)
+            assert torch.equal(torch.cat(list(start.groups().values()), dim=1), start.hidden_states)
+
+    # The public forward
+
+    def test_output_fields(self, model, inputs, labels):
+        with torch.no_grad():
+            output = model(**inputs)
+            loss_output = model(**inputs, search_boxes=labels)
+        assert isinstance(output, TrackerOutput)
+        shapes = {"pred_boxes": (4,), "score": (), **self.output_shapes}
+        for name, shape in shapes.items():
+            assert output[name].shape == (2, *shape), name
+            assert output[name].dtype == torch.float32, name
+        assert output.loss is None and output.loss_dict is None and output.hidden_states is None
+        assert ((output.score >= 0) & (output.score <= 1)).all()
+        assert loss_output.loss.shape == ()
+        torch.testing.assert_close(loss_output.loss, sum(loss_output.loss_dict.values()))
+        assert {"giou", "l1"} <= set(loss_output.loss_dict)
+        torch.testing.assert_close(loss_output.pred_boxes, output.pred_boxes)
+
+    def test_tuple_has_the_loss_first(self, model, inputs, labels):
+        with torch.no_grad():
+            output = model(**inputs, search_boxes=labels)
+            as_tuple = model(**inputs, search_boxes=labels, return_dict=False)
+        assert isinstance(as_tuple, tuple)
+        assert torch.equal(as_tuple[0], output.loss)
+        assert any(isinstance(part, torch.Tensor) and torch.equal(part, output.pred_boxes) for part in as_tuple)
+
+    def test_hidden_states_of_boundaries(self, model, inputs):
+        last = len(model.layers)
+        with torch.no_grad():
+            everywhere = model(**inputs, output_hidden_states=True).hidden_states
+            some = model(**inputs, output_hidden_states=[0, last]).hidden_states
+            none = model(**inputs, output_hidden_states=False).hidden_states
+            state = model.embed(**inputs)
+        assert len(everywhere) == last + 1 and none is None
+        assert torch.equal(everywhere[0], state.hidden_states)
+        assert_equal(some, (everywhere[0], everywhere[last]))
+
+    @pytest.mark.parametrize("name", ["template_pixel_values", "search_pixel_values"])
+    def test_wrong_shapes_are_refused(self, model, inputs, name):
+        """The message names the argument, what came and what was expected."""
+        size = model.config.template_size if name.startswith("template") else model.config.search_size
+        for wrong in (inputs[name][..., :-1], inputs[name][..., :1, :, :], inputs[name][0]):
+            with pytest.raises(ValueError, match=f"`{name}` has shape .*expected .*{size}"):
+                model(**{**inputs, name: wrong})
+
+    def test_three_acts_are_the_forward(self, model, inputs):
+        with torch.no_grad():
+            state = model.embed(**inputs)
+            for layer in model.layers:
+                state = layer(state)
+            assert_equal(model.decode(state), model(**inputs))
+
+    # Save and load
+
+    def test_save_and_load(self, model, inputs, tmp_path):
+        """Every weight and buffer is back, also buffers that are in no checkpoint and were built on the meta device."""
+        model.save_pretrained(tmp_path)
+        loaded, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert type(loaded) is type(model) and not loaded.training
+        assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert_equal(dict(loaded.named_buffers()) | dict(loaded.named_parameters()), self.everything(model))
+        with torch.no_grad():
+            assert_equal(loaded(**inputs), model(**inputs))
+
+    @staticmethod
+    def everything(model: PreTrainedTracker) -> dict[str, torch.Tensor]:
+        return dict(model.named_buffers()) | dict(model.named_parameters())
+
+    def test_load_leaves_nothing_out(self, model, tmp_path):
+        """A fresh random seed makes no difference to a loaded model."""
+        model.save_pretrained(tmp_path)
+        torch.manual_seed(1)
+        first = AutoModel.from_pretrained(tmp_path)
+        torch.manual_seed(2)
+        assert_equal(self.everything(AutoModel.from_pretrained(tmp_path)), self.everything(first))
+
+    def test_initialisation_is_complete(self, config):
+        """A tracker made from scratch holds no uninitialised memory, and the seed decides all of it."""
+        models = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            models.append(AutoModel.from_config(config))
+            assert all(tensor.isfinite().all() for tensor in self.everything(models[-1]).values())
+        assert_equal(self.everything(models[0]), self.everything(models[1]))
+
+    def test_configuration_and_processor_travel(self, model, tmp_path):
+        processor = TrackerImageProcessor.from_config(model.config)
+        model.save_pretrained(tmp_path)
+        processor.save_pretrained(tmp_path)
+        assert AutoConfig.from_pretrained(tmp_path).to_dict() == {
+            **model.config.to_dict(),
+            "_name_or_path": str(tmp_path),
+        }
+        assert AutoImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
+
+    def test_loads_as_remote_code_without_the_package(self, model, inputs, tmp_path, monkeypatch):
+        """AutoModel and AutoImageProcessor, outputs bit for bit, and a tracked frame."""
+        processor = TrackerImageProcessor.from_config(model.config)
+        for cls, auto in (
+            (type(model.config), "AutoConfig"),
+            (type(model), "AutoModel"),
+            (TrackerImageProcessor, "AutoImageProcessor"),
+        ):
+            monkeypatch.setattr(cls, "_auto_class", None)  # restored after the test
+            cls.register_for_auto_class(auto)
+        folder = tmp_path / "model"
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        frames, box = (
+            np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8),
+            [40.0, 30.0, 24.0, 18.0],
+        )
+        save_file(
+            {**inputs, "frames": torch.from_numpy(frames), "box": torch.tensor(box)}, folder / "inputs.safetensors"
+        )
+        subprocess.run(
+            [sys.executable, "-c", LOAD_WITHOUT_THE_PACKAGE, str(folder)],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONPATH": "",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            check=True,
+        )
+        results = load_file(folder / "results.safetensors")
+        with torch.no_grad():
+            assert torch.equal(results["pred_boxes"], model(**inputs).pred_boxes)
+        assert torch.equal(results["crop"], processor(frames[1], boxes=[box])["search_pixel_values"])
+        track = model.start(frames[0], box).update(frames[1])
+        assert results["track"].tolist() == [*track.box.tolist(), track.score]
+
+    # Numerics
+
+    def test_eager_equals_sdpa(self, model, inputs):
+        assert model.config._attn_implementation == "sdpa"
+        with torch.no_grad():
+            expected = model(**inputs, output_hidden_states=True)
+            model.set_attn_implementation("eager")
+            assert model.config._attn_implementation == "eager"
+            assert_equal(model(**inputs, output_hidden_states=True), expected, atol=1e-4)
+
+    def test_batch_equals_singles(self, model):
+        inputs = self.make_inputs(model.config, batch_size=3)
+        with torch.no_grad():
+            batch = tensors_of(model(**inputs))
+            for row in range(3):
+                single = tensors_of(model(**{name: value[row : row + 1] for name, value in inputs.items()}))
+                assert_equal(single, {name: value[row : row + 1] for name, value in batch.items()}, atol=1e-4)
+
+    def test_finite_in_bf16_weights(self, model, inputs, labels):
+        """Trunk in bf16, predictions and losses in fp32; also where scores saturate."""
+        model = model.to(torch.bfloat16)
+        inputs = {name: value.to(torch.bfloat16) for name, value in inputs.items()}
+        for scale in (1, 50):
+            output = model(
+                **{**inputs, "search_pixel_values": scale * inputs["search_pixel_values"]}, search_boxes=labels
+            )
+            output.loss.backward()
+            self.check_finite_and_fp32(model, output)
+
+    def test_finite_in_bf16_autocast(self, model, inputs, labels):
+        for scale in (1, 50):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                search = scale * inputs["search_pixel_values"]
+                output = model.train()(**{**inputs, "search_pixel_values": search}, search_boxes=labels)
+            output.loss.backward()
+            self.check_finite_and_fp32(model, output)
+
+    def check_finite_and_fp32(self, model: PreTrainedTracker, output: TrackerOutput) -> None:
+        for name, tensor in tensors_of(output).items():
+            assert tensor.isfinite().all(), name
+        for name in ("pred_boxes", "score", *self.output_shapes):
+            assert output[name].dtype == torch.float32, name
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+    # Training
+
+    def test_every_parameter_learns(self, model, inputs, labels):
+        """A head without a label of its own learns by guidance."""
+        model.train()
+        teacher = copy.deepcopy(model).eval()
+        with torch.no_grad():
+            target = perturb(teacher, seed=1)(**inputs)
+        output = model(**inputs, search_boxes=labels)
+        (output.loss + sum(model.compute_guidance(output, target).values())).backward()
+        assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+    def test_loss_falls(self, model, inputs, labels):
+        """A few steps on one batch."""
+        optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-3)
+        losses = []
+        for _ in range(20):
+            loss = model(**inputs, search_boxes=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert min(losses[-3:]) < 0.9 * losses[0]
+
+    @pytest.mark.parametrize("random", [False, True])
+    def test_checkpointing_equals_plain(self, config, inputs, labels, random):
+        """Loss and gradients bit for bit; layers run a second time in the backward pass, with the same dropout."""
+        fields = {**config.to_dict(), **(self.dropout if random else {})}
+        torch.manual_seed(0)
+        model = AutoModel.from_config(type(config).from_dict(fields))
+        calls = []
+        next(model.train().layers[0].children()).register_forward_pre_hook(lambda *args: calls.append(1))
+        results = []
+        for checkpointing in (False, True):
+            if checkpointing:
+                model.activation_checkpointing_enable()
+            calls.clear()
+            model.zero_grad()
+            torch.manual_seed(0)
+            loss = model(**inputs, search_boxes=labels).loss
+            loss.backward()
+            assert len(calls) == (2 if checkpointing else 1)
+            gradients = {
+                name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None
+            }
+            results.append({"loss": loss.detach(), **gradients})
+        assert_equal(results[1], results[0])
+
+    def test_state_is_not_mutated(self, model, inputs):
+        """Neither embedding, nor any layer, nor decoding changes what it was given, in training and evaluation."""
+        for training in (False, True):
+            model.train(training)
+            before = {name: value.clone() for name, value in inputs.items()}
+            with torch.no_grad():
+                state = model.embed(**inputs)
+                assert_equal(inputs, before)
+                for act in [*model.layers, model.decode]:
+                    before, fields = copy.deepcopy(tensors_of(state)), {**state}
+                    result = act(state)
+                    assert_equal(tensors_of(state), before)
+                    assert all(state[name] is value for name, value in fields.items())
+                    state = result
+
+    def test_state_splits_and_joins(self, model, inputs):
+        """Samples of a batch may go their own ways at any boundary."""
+        with torch.no_grad():
+            state = model.embed(**inputs)
+            for layer in [None, *model.layers]:
+                state = layer(state) if layer is not None else state
+                swapped = state.select([1, 0])
+                assert_equal(TrackerState.concatenate([swapped.select([1]), swapped.select([0])]), state)
+
+    def test_identity_student_has_nothing_to_learn(self, model, inputs, labels):
+        """Student = teacher, one layer a stage: on every path mimicking is zero, and guidance pulls nowhere."""
+        student, num_layers = copy.deepcopy(model), len(model.layers)
+        mixed = MixedTracker(student, model, StagePlan.even(num_layers, num_layers)).train()
+        for path in itertools.product([0, 1], repeat=num_layers):
+            if not any(path):
+                continue
+            student.zero_grad()
+            terms = mixed(paths=[path] * len(labels), **inputs, search_boxes=labels).loss_dict
+            assert terms["mimicking"] == 0, path
+            guidance = {name: value for name, value in terms.items() if name.startswith("guidance_")}
+            assert guidance
+            sum(guidance.values()).backward()
+            for name, parameter in student.named_parameters():
+                assert parameter.grad is None or (parameter.grad == 0).all(), (path, name)
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_identity_student_with_a_path_for_each_sample(self, model, inputs, labels):
+        """As above up to rounding, since samples then run in batches of other sizes."""
+        num_layers = len(model.layers)
+        mixed = MixedTracker(copy.deepcopy(model), model, StagePlan.even(num_layers, num_layers)).train()
+        paths = [path for path in itertools.product([0, 1], repeat=num_layers) if any(path)]
+        for pair in itertools.pairwise(paths):
+            terms = mixed(paths=pair, **inputs, search_boxes=labels).loss_dict
+            assert terms["mimicking"] < 1e-10
+            assert terms["guidance_l1"] < 1e-4
+
+    # Out of the module
+
+    def test_export(self, model, inputs):
+        """`torch.export` gives a program with the model's own outputs, also for inputs it was not traced with."""
+        names = list(inputs)
+        program = torch.export.export(Exported(model, names), tuple(inputs.values()))
+        others = self.make_inputs(model.config, seed=1)
+        with torch.no_grad():
+            actual = program.module()(*others.values())
+            assert_equal(actual, tuple(tensors_of(model(**others)).values()), atol=1e-5)
+
+    def test_tracks(self, model):
+        """The session's boxes stay in the frame, and two sessions of one model do not disturb each other."""
+        frames = np.random.default_rng(0).integers(0, 256, (4, 80, 100, 3), dtype=np.uint8)
+        boxes = ([30.0, 20.0, 20.0, 16.0], [60.0, 50.0, 12.0, 20.0])
+        alone = []
+        for box in boxes:
+            session = model.start(frames[0], box)
+            alone.append([session.update(frame).box for frame in frames[1:]])
+        sessions = [model.start(frames[0], box) for box in boxes]
+        for index, frame in enumerate(frames[1:]):
+            for number, session in enumerate(sessions):
+                track = session.update(frame)
+                assert np.array_equal(track.box, alone[number][index])
+                assert (track.box[:2] >= 0).all() and (track.box[:2] + track.box[2:] <= [100, 80]).all()
+                assert 0 <= track.score <= 1

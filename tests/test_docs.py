@@ -1,0 +1,62 @@
+"""The pages' code runs as it stands."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def code_of(page: Path) -> str:
+    return "\n\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
+
+
+def run_code(code: str, folder: Path) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    (folder / "page.py").write_text(code)
+    command = [sys.executable, "page.py"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return run.stdout
+
+
+def test_a_tracker_of_ones_own_saves_loads_tracks_and_compresses(tmp_path):
+    code = code_of(ROOT / "docs" / "add_a_tracker.md")
+    code += (
+        "\nimport numpy as np\n"
+        'model = AutoModel.from_pretrained("outputs/plain/student")\n'
+        "frame = np.zeros((60, 80, 3), dtype=np.uint8)\n"
+        "track = model.start(frame, (10, 10, 20, 20)).update(frame)\n"
+        "print(type(model).__name__, len(model.layers), track.box.shape)\n"
+    )
+    assert run_code(code, tmp_path).splitlines()[-1] == "PlainTracker 2 (4,)"
+
+
+def test_the_lines_of_the_readme_run(tmp_path):
+    """With the shipped teacher, two steps and drawn videos instead of the user's."""
+    teacher = ROOT / "examples" / "assets" / "teacher"
+    if not (teacher / "model.safetensors").is_file():
+        pytest.skip("no teacher is shipped")
+    code = code_of(ROOT / "README.md")
+    assert "max_steps=1000" in code
+    code = code.replace("max_steps=1000", "max_steps=2, per_device_train_batch_size=4")
+    code = code.replace("examples/assets/teacher", str(teacher))
+    drawing = (
+        "from pathlib import Path\n"
+        "from ct_hf.data import procedural_sequences\n"
+        'folder = Path("videos/train/drawn")\n'
+        "folder.mkdir(parents=True)\n"
+        "drawn = procedural_sequences(0, 1, length=4)[0]\n"
+        "for index in range(4):\n"
+        '    drawn.frame(index).save(folder / f"{index:08d}.jpg")\n'
+        'rows = [",".join(str(v) for v in box) for box in drawn.boxes.tolist()]\n'
+        '(folder / "groundtruth.txt").write_text("\\n".join(rows))\n'
+        "first_frame, next_frame = drawn.frame(0), drawn.frame(1)\n"
+        "x, y, width, height = drawn.boxes[0].tolist()\n"
+    )
+    assert run_code(drawing + code + "\nprint(track.box.shape)\n", tmp_path).splitlines()[-1] == "(4,)"
