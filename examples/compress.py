@@ -65,9 +65,10 @@ def parse_arguments() -> tuple[ScriptArguments, CompressionArguments]:
     parser = HfArgumentParser((ScriptArguments, CompressionArguments))
     parser.set_defaults(
         output_dir="outputs/compress",
-        max_steps=300,
+        max_steps=600,
         per_device_train_batch_size=32,
-        learning_rate=4e-4,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         save_strategy="no",
         dataloader_num_workers=1,

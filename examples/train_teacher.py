@@ -8,7 +8,7 @@ Everything is rendered on the fly; no footage is needed. Resume a run that was s
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser, set_seed
+from transformers import AutoModel, HfArgumentParser, set_seed
 
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.compression import TrackerTrainer, TrackerTrainingArguments
@@ -71,7 +71,8 @@ def main() -> None:
     ################
     # Evaluation
     ################
-    model.eval()
+    # What is judged is what a user would load, not what is in memory.
+    model = AutoModel.from_pretrained(args.output_dir)
     # Another seed: sequences that no training pair came from.
     held_out = {"procedural": procedural_sequences(args.seed + 10_000, teacher_args.eval_sequences)}
     if teacher_args.eval:
