@@ -1,7 +1,7 @@
 """Arguments of training and compression."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import TrainingArguments
@@ -162,10 +162,6 @@ class CompressionArguments(TrackerTrainingArguments):
         weights = {name: getattr(self, f"{name}_weight") for name in ("track", "guidance", "mimicking")}
         if min(weights.values()) < 0 or not any(weights.values()):
             raise ValueError(f"loss weights must not be negative, and one of them must be positive, got {weights}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Arguments as plain values."""
-        return {name: value for name, value in super().to_dict().items() if name != "schedule"}
 
 
 __all__ = ["CompressionArguments", "TrackerTrainingArguments"]

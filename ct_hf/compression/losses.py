@@ -2,6 +2,7 @@
 
 import torch
 
+from ..models.box_ops import full_precision
 from ..models.tracker import TrackerState
 
 
@@ -20,7 +21,7 @@ def mimicking_loss(state: TrackerState, teacher_state: TrackerState) -> torch.Te
     targets = teacher_state.groups()
     with torch.autocast(state.hidden_states.device.type, enabled=False):
         distances = [
-            (tokens.float() - targets[name].detach().float()).pow(2).mean(dim=(1, 2))
+            (full_precision(tokens) - full_precision(targets[name].detach())).pow(2).mean(dim=(1, 2))
             for name, tokens in state.groups().items()
         ]
         return torch.stack(distances).mean(dim=0)

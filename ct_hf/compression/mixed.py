@@ -217,8 +217,10 @@ class MixedTracker(nn.Module):
         """Bring samples after a stage into the other trunk's width."""
         if samples is None or isinstance(projections[stage], nn.Identity):
             return samples
-        hidden_states = projections[stage](samples.state.hidden_states)
-        return _Samples(samples.rows, samples.state.replace(hidden_states=hidden_states))
+        hidden_states = samples.state.hidden_states
+        # Autocast would leave the residual stream in half precision behind a projection, and only there.
+        projected = projections[stage](hidden_states).to(hidden_states.dtype)
+        return _Samples(samples.rows, samples.state.replace(hidden_states=projected))
 
     def _run(self, tracker: PreTrainedTracker, layers: range, state: TrackerState) -> TrackerState:
         # The layers' own checkpointing needs training mode, which the frozen teacher is never in.

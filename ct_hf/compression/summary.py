@@ -59,10 +59,10 @@ def _stage_lines(plan: StagePlan, report: InitializationReport) -> list[str]:
     lines = []
     for stage in range(plan.num_stages):
         ours, theirs = plan.student_stage(stage), plan.teacher_stage(stage)
-        sources = ", ".join(str(report.layers[layer]) if layer in report.layers else "random" for layer in ours)
+        sources = ", ".join(str(report.layers[layer]) for layer in ours if layer in report.layers)
         lines.append(
             f"  stage {stage}: teacher layers {_layers(theirs):<6} -> student layer {_layers(ours):<4} "
-            f"initialised from teacher layer {sources}"
+            f"initialised {f'from teacher layer {sources}' if sources else 'at random'}"
         )
     return lines
 
@@ -87,6 +87,7 @@ def describe_compression(
     Returns:
         `str`: several lines of text.
     """
+    was_training = student.training
     mixed = MixedTracker(student, teacher, plan)
     trained, frozen = count_parameters(mixed), count_parameters(teacher)
     # Weights, gradients and AdamW's two moments of what is trained, in fp32; of the teacher weights only.
@@ -95,6 +96,7 @@ def describe_compression(
     # Teacher stages behind a student stage carry gradient, so the first path of these two is the most expensive.
     paths = [(True,) + (False,) * (count - 1), (True,) * count]
     activations = max(activation_bytes(mixed, path) for path in paths) * batch_size
+    student.train(was_training)
     lines = [f"stages: {plan}", *_stage_lines(plan, report), f"initialisation: {report}"]
     for name, tracker in (("teacher", teacher), ("student", student)):
         lines.append(

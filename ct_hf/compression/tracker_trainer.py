@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
 from ..data.sequences import CAUSES
-from ..models.box_ops import box_overlaps, cxcywh_to_xyxy
+from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
 from .arguments import TrackerTrainingArguments
@@ -70,6 +70,7 @@ class TrackerTrainer(Trainer):
             "eval": defaultdict(list),
         }
         self.skipped: Counter[str] = Counter()
+        self._pending_skips = torch.zeros(len(CAUSES), dtype=torch.int64)
         super().__init__(
             model=model,
             args=args,
@@ -111,7 +112,9 @@ class TrackerTrainer(Trainer):
         """Run the model and keep every term of its loss for the log."""
         output = model(**inputs, **self._path_inputs(model, inputs))
         mode = "train" if model.training else "eval"
-        iou, _ = box_overlaps(cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(inputs["search_boxes"].float()))
+        iou, _ = box_overlaps(
+            cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(full_precision(inputs["search_boxes"]))
+        )
         # As the Trainer averages its loss: over samples when evaluating, over micro-batches when training.
         weight = len(iou) if mode == "eval" else 1
         for name, value in {**output.loss_dict, "iou": iou.mean()}.items():
@@ -119,16 +122,19 @@ class TrackerTrainer(Trainer):
         return (output.loss, output) if return_outputs else output.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of each term since the last log, over all processes."""
-        mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
+        """Add the mean of each term since the last log, over all processes; evaluation returns them too."""
+        # Whatever prefix an evaluation was given, it logs its runtime under it; so does training at its end.
+        prefix = next((name.removesuffix("runtime") for name in logs if name.endswith("_runtime")), "train_")
+        mode = "train" if prefix == "train_" else "eval"
         metrics, self._metrics[mode] = self._metrics[mode], defaultdict(list)
         if metrics:
             means = torch.stack([torch.cat(values).mean() for values in metrics.values()])
             means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0).tolist()
-            prefix = "eval_" if mode == "eval" else ""
-            logs = {**logs, **{f"{prefix}{name}": value for name, value in zip(metrics, means, strict=True)}}
+            names = metrics if mode == "train" else [prefix + name for name in metrics]
+            logs.update(zip(names, means, strict=True))
         if mode == "train":
-            logs = {**logs, **{f"skipped_{cause}": count for cause, count in self.skipped.items()}}
+            self._count_skipped()
+            logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
         super().log(logs, start_time)
 
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -138,16 +144,21 @@ class TrackerTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
         skipped = inputs.pop("skipped", None)
-        if skipped is not None:
-            # Every process must take part, also one that skipped nothing.
-            counts = self.accelerator.reduce(skipped) if self.accelerator.num_processes > 1 else skipped
-            self.skipped.update({cause: count for cause, count in zip(CAUSES, counts.tolist(), strict=True) if count})
-            if counts.any():
-                logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
+        if skipped is not None and self.model.training:
+            self._pending_skips += skipped.cpu()
         for name in ("template_pixel_values", "search_pixel_values"):
             if inputs[name].dtype == torch.uint8:
                 inputs[name] = self.processing_class.normalize(inputs[name])
         return inputs
+
+    def _count_skipped(self) -> None:
+        """Add what all processes skipped since the last log."""
+        pending, self._pending_skips = self._pending_skips, torch.zeros_like(self._pending_skips)
+        if self.accelerator.num_processes > 1:
+            pending = self.accelerator.reduce(pending.to(self.args.device))
+        self.skipped.update({cause: count for cause, count in zip(CAUSES, pending.tolist(), strict=True) if count})
+        if pending.any():
+            logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
 
     def _compile_layers(self, *trackers: PreTrainedTracker) -> None:
         for tracker in trackers:

@@ -116,6 +116,11 @@ class CompressionTrainer(TrackerTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {self.args.n_gpu} GPUs, over which a teacher cannot be shared. Start one process a GPU: "
+                "`accelerate launch` or `torchrun`."
+            )
         teacher_model.to(self.args.device)
         self._micro_batch = (-1, 0)  # optimizer step, and which of its micro-batches comes next
 

@@ -3,6 +3,11 @@
 import torch
 
 
+def full_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """Cast half precision to fp32, in which predictions and losses are computed; fp32 and fp64 stay as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:
     """Turn boxes `(..., 4)` given by centre and size into left, top, right, bottom."""
     center, half = boxes[..., :2], boxes[..., 2:] / 2

@@ -36,6 +36,8 @@ class TrackerConfig(PreTrainedConfig):
             Standard deviation of randomly initialised weights.
     """
 
+    keys_to_ignore_at_inference = ["loss_dict", "hidden_states", "memory"]
+
     template_size: int = 128
     search_size: int = 256
     template_factor: float | int = 2.0

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .box_ops import box_overlaps, cxcywh_to_xyxy, xyxy_to_cxcywh
+from .box_ops import box_overlaps, cxcywh_to_xyxy, full_precision, xyxy_to_cxcywh
 from .tracker import TrackerOutput
 
 
@@ -36,7 +36,7 @@ class ConvTower(nn.Module):
         """Map features `(batch_size, in_channels, grid, grid)` to `(batch_size, out_channels, grid, grid)` in fp32."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             features = F.relu(norm(convolution(features)))
-        return self.projection(features).float()
+        return full_precision(self.projection(features))
 
 
 def tokens_to_map(tokens: torch.Tensor, grid: int) -> torch.Tensor:
@@ -127,7 +127,7 @@ def box_losses(boxes: torch.Tensor, targets: torch.Tensor, prefix: str = "") -> 
 
 def clip_to_crop(boxes: torch.Tensor) -> torch.Tensor:
     """Clip label boxes `(batch_size, 4)`, `cx, cy, w, h`, to the crop [0, 1], as the originals do."""
-    return xyxy_to_cxcywh(cxcywh_to_xyxy(boxes.float()).clamp(0, 1))
+    return xyxy_to_cxcywh(cxcywh_to_xyxy(full_precision(boxes)).clamp(0, 1))
 
 
 class CenterHead(nn.Module):
@@ -182,7 +182,7 @@ class CenterHead(nn.Module):
     def compute_loss(self, output: TrackerOutput, search_boxes: torch.Tensor) -> dict[str, torch.Tensor]:
         """See [`~tracker.PreTrainedTracker.compute_loss`]: focal + 2 GIoU + 5 L1."""
         with torch.autocast(search_boxes.device.type, enabled=False):
-            focal = focal_loss(output.score_logits, gaussian_map(search_boxes.float(), self.grid))
+            focal = focal_loss(output.score_logits, gaussian_map(full_precision(search_boxes), self.grid))
             return {"focal": focal, **box_losses(output.pred_boxes, clip_to_crop(search_boxes))}
 
     def compute_guidance(self, output: TrackerOutput, teacher_output: TrackerOutput) -> dict[str, torch.Tensor]:

@@ -1,0 +1,147 @@
+import ast
+import dataclasses
+import json
+import re
+
+import pytest
+from transformers import HfArgumentParser, TrainingArguments
+
+from ct_hf.compression import CompressionArguments, ReplacementSchedule, TrackerTrainingArguments
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    def arguments(cls=CompressionArguments, **changes):
+        return cls(output_dir=str(tmp_path), use_cpu=True, **changes)
+
+    return arguments
+
+
+def own_fields(cls):
+    """Fields that a class adds or whose default it changes."""
+    inherited = {field.name: field for field in dataclasses.fields(cls.__mro__[1])}
+    return [field for field in dataclasses.fields(cls) if field is not inherited.get(field.name)]
+
+
+@pytest.mark.parametrize("cls", [TrackerTrainingArguments, CompressionArguments])
+def test_documented_defaults_are_the_defaults(cls):
+    """New fields in the list of arguments, changed ones in the note."""
+    inherited = {field.name for field in dataclasses.fields(cls.__mro__[1])}
+    entry = r"^ +(\w+) \(`[^`]+`, \*optional\*(?:, defaults to `(.+?)`)?\):"
+    documented = dict(re.findall(entry, cls.__doc__, re.MULTILINE))
+    new = {field.name: field.default for field in own_fields(cls) if field.name not in inherited}
+    assert documented.keys() == new.keys()
+    for name, default in new.items():
+        assert (ast.literal_eval(documented[name]) if documented[name] else None) == default, name
+
+
+def test_note_tells_what_differs_from_transformers(arguments):
+    note = TrackerTrainingArguments.__doc__.split("> Defaults that differ")[1].replace("\n    >", "")
+    told = dict(re.findall(r"`(\w+)` ([^,]+?)(?:,| and)", note))
+    args = arguments(TrackerTrainingArguments)
+    for name, value in told.items():
+        actual = getattr(args, name)
+        if name == "report_to":
+            assert actual in ([], "none", ["none"])
+        elif isinstance(actual, bool | list):
+            assert str(actual).replace("'", '"') == value, name
+        elif isinstance(actual, str):
+            assert json.dumps(actual) == value, name
+        else:
+            assert actual == float(value), name
+    changed = {field.name for field in own_fields(TrackerTrainingArguments)} - {"learning_rate_drop"}
+    assert changed <= told.keys()
+
+
+@pytest.mark.parametrize("cls", [TrackerTrainingArguments, CompressionArguments])
+def test_every_own_field_has_help(cls):
+    for field in own_fields(cls):
+        assert field.metadata["help"].endswith("."), field.name
+
+
+def test_recipe_of_the_paper(arguments):
+    """Section 4.1; the released code agrees but for weight decay, which it puts on norms and biases too."""
+    args = arguments()
+    assert (args.learning_rate, args.weight_decay, args.max_grad_norm) == (4e-5, 1e-4, 0.1)
+    assert (args.lr_scheduler_type, args.learning_rate_drop) == ("constant", 0.8)
+    assert args.optim.startswith("adamw_torch")
+    assert (args.track_weight, args.guidance_weight, args.mimicking_weight) == (1.0, 1.0, 0.2)
+    assert args.schedule == ReplacementSchedule(0.5, 0.1, 0.1)
+    assert (args.initialization, args.path_granularity, args.train_batch_norm) == ("skip", "batch", False)
+    assert args.num_stages is None and args.stage_sizes is None
+
+
+def test_defaults_that_compression_needs(arguments):
+    args = arguments()
+    assert args.remove_unused_columns is False and args.label_names == ["search_boxes"]
+    assert args.ddp_find_unused_parameters is True
+    assert args.logging_nan_inf_filter is False
+    assert args.accelerator_config.dispatch_batches is False
+
+
+def test_users_choice_wins(arguments):
+    args = arguments(ddp_find_unused_parameters=False, accelerator_config={"split_batches": True}, report_to="all")
+    assert args.ddp_find_unused_parameters is False and args.accelerator_config.split_batches is True
+    assert arguments(activation_checkpointing=True).ddp_find_unused_parameters is True
+
+
+def test_schedule_follows_the_fields(arguments):
+    args = arguments(p_init=0.3, warmup_share=0.2, finetune_share=0.4)
+    assert args.schedule == ReplacementSchedule(0.3, 0.2, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"p_init": 0.0}, r"`p_init` must be in \(0, 1\], got 0.0"),
+        ({"p_init": 1.5}, "`p_init`"),
+        ({"warmup_share": -0.1}, "`warmup_share`"),
+        ({"warmup_share": 0.5, "finetune_share": 0.5}, "`finetune_share`"),
+        ({"path_granularity": "token"}, '`path_granularity` must be "batch" or "sample", got \'token\''),
+        ({"track_weight": -1.0}, "must not be negative"),
+        ({"track_weight": 0.0, "guidance_weight": 0.0, "mimicking_weight": 0.0}, "one of them must be positive"),
+        ({"learning_rate_drop": 0.0}, r"`learning_rate_drop` must be in \(0, 1\], got 0.0"),
+        ({"learning_rate_drop": 1.1}, "`learning_rate_drop`"),
+    ],
+)
+def test_values_out_of_range(arguments, changes, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(**changes)
+
+
+@pytest.mark.parametrize("cls", [TrackerTrainingArguments, CompressionArguments])
+def test_arguments_are_plain_values(arguments, cls):
+    args = arguments(cls)
+    values = json.loads(args.to_json_string())
+    assert values["learning_rate"] == 4e-5 and values["learning_rate_drop"] == 0.8
+    assert "schedule" not in values and values.keys() == {
+        field.name for field in dataclasses.fields(cls) if field.init
+    }
+    assert isinstance(args.to_sanitized_dict(), dict)
+
+
+def test_compilation_is_asked_for_as_ever_but_done_layer_by_layer(arguments):
+    """Accelerate must not compile the whole: each path would be a graph."""
+    plain = arguments()
+    assert not plain.compile_layers
+    for asked, backend in (({"torch_compile": True}, "inductor"), ({"torch_compile_backend": "eager"}, "eager")):
+        args = arguments(**asked)
+        assert args.compile_layers and args.layer_compile_backend == backend
+        assert args.torch_compile is False
+
+
+def test_command_line(tmp_path):
+    parser = HfArgumentParser(CompressionArguments)
+    words = f"--output_dir {tmp_path} --use_cpu --stage_sizes 2-2-2 --p_init 0.7 --path_granularity sample"
+    (args,) = parser.parse_args_into_dataclasses((words + " --train_batch_norm --num_stages 3 --max_steps 7").split())
+    assert isinstance(args, TrainingArguments) and args.stage_sizes == "2-2-2" and args.num_stages == 3
+    assert args.p_init == 0.7 and args.path_granularity == "sample" and args.train_batch_norm and args.max_steps == 7
+    assert args.learning_rate == 4e-5 and args.label_names == ["search_boxes"]
+    with pytest.raises(SystemExit):
+        parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--initialization", "first"])
+
+
+def test_help_shows_every_field():
+    text = HfArgumentParser(CompressionArguments).format_help()
+    for field in own_fields(CompressionArguments):
+        assert f"--{field.name}" in text

@@ -1,0 +1,489 @@
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.testing import assert_close
+from transformers import AutoImageProcessor, AutoModel, TrainerCallback
+
+from ct_hf.compression import CompressionArguments, CompressionTrainer, StagePlan, draw_path, plan_from_arguments
+
+from .tiny import NARROW, make_batch, make_pairs, make_student, make_tracker
+from .training import Watch, make_trainer, make_trainer_of_processes, normalised, small_world, train_logs
+
+
+WIDTHS = {"equal": {}, "unlike": NARROW}
+TERMS = {"focal", "giou", "l1", "guidance_map", "guidance_giou", "guidance_l1", "mimicking"}
+
+
+def assert_same_state(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
+
+
+def norms_of(model):
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+# What is logged
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_logs_every_term_the_rate_and_the_share(tmp_path, granularity):
+    """Rate by the schedule, share of the student by the draws of the step, terms that add up to the loss."""
+    trainer = make_trainer(tmp_path, max_steps=10, path_granularity=granularity, seed=5)
+    trainer.train()
+    logs = train_logs(trainer)
+    assert len(logs) == 10
+    for step, entry in enumerate(logs):
+        assert entry.keys() >= TERMS | {"iou", "replacement_rate", "student_share", "learning_rate", "grad_norm"}
+        assert entry["loss"] == pytest.approx(sum(entry[name] for name in TERMS), rel=1e-5)
+        rate = 0.5 if step < 1 else min(1.0, 0.5 + 0.5 * (step - 1) / 8)
+        assert entry["replacement_rate"] == pytest.approx(rate, abs=1e-6)
+        keys = [(5, step)] if granularity == "batch" else [(5, step, index) for index in range(4)]
+        share = np.mean([draw_path(rate, 2, *key) for key in keys])
+        assert entry["student_share"] == pytest.approx(share, abs=1e-6)
+    assert logs[-1]["student_share"] == 1.0
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_draws_of_accumulated_batches(tmp_path, granularity):
+    """One path for all micro-batches of a step, or one for each sample by its place in the global batch."""
+    trainer = make_trainer(
+        tmp_path,
+        4,
+        path_granularity=granularity,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        max_steps=3,
+    )
+    seen, forward = [], trainer.model.forward
+    trainer.model.forward = lambda paths=None, **inputs: seen.append(paths) or forward(paths=paths, **inputs)
+    trainer.train()
+    assert len(seen) == 12
+    for step in range(3):
+        rate = trainer.args.schedule.rate(step, 3)
+        drawn = list(itertools.chain(*seen[4 * step : 4 * step + 4]))
+        if granularity == "batch":
+            assert drawn == [draw_path(rate, 4, 42, step)] * 8
+        else:
+            assert drawn == [draw_path(rate, 4, 42, step, index) for index in range(8)]
+
+
+def test_terms_of_weight_zero_are_not_logged(tmp_path):
+    trainer = make_trainer(tmp_path, guidance_weight=0.0, mimicking_weight=0.0, max_steps=2)
+    trainer.train()
+    assert train_logs(trainer)[0].keys() & TERMS == {"focal", "giou", "l1"}
+
+
+def test_losses_that_are_not_finite_are_seen(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=2)
+    with torch.no_grad():
+        trainer.student.layernorm.weight.fill_(float("nan"))
+    trainer.train()
+    assert any(np.isnan(entry["loss"]) for entry in train_logs(trainer))
+
+
+# Evaluation
+
+
+def test_evaluation_is_of_the_student_alone(tmp_path):
+    pairs = make_pairs(6, seed=2)
+    trainer = make_trainer(tmp_path, eval_dataset=pairs, per_device_eval_batch_size=4, max_steps=3)
+    trainer.train()
+    metrics = trainer.evaluate()
+    with torch.no_grad():
+        output = trainer.student.eval()(**normalised(pairs, trainer.student))
+    assert metrics["eval_loss"] == pytest.approx(output.loss.item(), rel=1e-5)
+    logged = trainer.state.log_history[-1]
+    assert {f"eval_{name}" for name in TERMS} & logged.keys() == {"eval_focal", "eval_giou", "eval_l1"}
+    assert logged["eval_l1"] == pytest.approx(output.loss_dict["l1"].item(), rel=1e-5)
+    assert 0 <= logged["eval_iou"] <= 1 and "eval_replacement_rate" not in logged
+
+
+def test_evaluation_while_training_keeps_the_logs_apart(tmp_path):
+    """And changes nothing of the training: losses, rates and shares are those of a run without it."""
+    alone = make_trainer(tmp_path, logging_steps=2)
+    both = make_trainer(tmp_path, logging_steps=2, eval_dataset=make_pairs(6), eval_strategy="steps", eval_steps=1)
+    for trainer in (alone, both):
+        trainer.train()
+    assert train_logs(alone) == train_logs(both) and len(train_logs(alone)) == 3
+    assert len([entry for entry in both.state.log_history if "eval_iou" in entry]) == 6
+
+
+def test_metrics_of_the_users_own(tmp_path):
+    def centre_error(prediction):
+        boxes = next(part for part in prediction.predictions if getattr(part, "shape", None) == (6, 4))
+        return {"centre_error": float(np.abs(boxes[:, :2] - prediction.label_ids[:, :2]).mean())}
+
+    pairs = make_pairs(6, seed=2)
+    trainer = make_trainer(tmp_path, eval_dataset=pairs, compute_metrics=centre_error, per_device_eval_batch_size=4)
+    metrics = trainer.evaluate()
+    batch = normalised(pairs, trainer.student)
+    with torch.no_grad():
+        boxes = trainer.student.eval()(**batch).pred_boxes
+    error = (boxes - batch["search_boxes"])[:, :2].abs().mean().item()
+    assert metrics["eval_centre_error"] == pytest.approx(error, rel=1e-5)
+
+
+# Files
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_save_model_writes_the_student_alone(tmp_path, widths):
+    trainer = make_trainer(tmp_path, student_changes=WIDTHS[widths], max_steps=3)
+    trainer.train()
+    trainer.save_model(tmp_path / "model")
+    assert load_file(tmp_path / "model" / "model.safetensors").keys() == trainer.student.state_dict().keys()
+    files = {path.name for path in (tmp_path / "model").iterdir()}
+    assert files == {"config.json", "model.safetensors", "preprocessor_config.json"}, "and nothing pickled"
+    loaded, report = AutoModel.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert type(loaded) is type(trainer.student)
+    assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    batch = make_batch()
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).pred_boxes, trainer.student.eval()(**batch).pred_boxes)
+    assert AutoImageProcessor.from_pretrained(tmp_path / "model").to_dict() == trainer.processing_class.to_dict()
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_checkpoint_loads_as_a_model(tmp_path, widths):
+    """A checkpoint is the student's folder too; what belongs to training is in files of its own."""
+    make_trainer(tmp_path, student_changes=WIDTHS[widths], save_strategy="steps", save_steps=2, max_steps=2).train()
+    checkpoint = tmp_path / "checkpoint-2"
+    assert (checkpoint / "projections.safetensors").exists() is (widths == "unlike")
+    assert AutoModel.from_pretrained(checkpoint).config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, widths, granularity):
+    """Bit for bit: weights, projections, optimizer and losses; with streamed pairs, drop path and accumulation."""
+
+    def trainer_in(folder):
+        return make_trainer(
+            tmp_path / folder,
+            student_changes={**WIDTHS[widths], "drop_path_rate": 0.1},
+            train_dataset=small_world(),
+            path_granularity=granularity,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            save_strategy="steps",
+            save_steps=3,
+        )
+
+    whole = trainer_in("whole")
+    whole.train()
+    torch.manual_seed(99)
+    np.random.seed(99)
+    resumed = trainer_in("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert resumed.state.global_step == 6
+    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
+    assert any("to_student" in name for name in whole.model.state_dict()) is (widths == "unlike")
+    theirs, ours = whole.optimizer.state_dict()["state"], resumed.optimizer.state_dict()["state"]
+    assert theirs.keys() == ours.keys()
+    for index, values in theirs.items():
+        assert_same_state(ours[index], values)
+    timeless = [
+        [{k: v for k, v in entry.items() if "runtime" not in k} for entry in train_logs(t)] for t in (whole, resumed)
+    ]
+    assert len(timeless[0]) == 6 and timeless[0] == timeless[1]
+
+
+def test_shuffled_list_of_pairs_resumes_exactly(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 3, "train_dataset": make_pairs(10)}
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    resumed = make_trainer(tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_checkpoint_of_another_student_is_refused(tmp_path):
+    make_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=2).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    with pytest.raises(RuntimeError, match="Missing key.*student.layers.2"):
+        make_trainer(tmp_path, stages=3).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(RuntimeError, match="to_student.0.weight"):
+        make_trainer(tmp_path, student_changes=NARROW).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        make_trainer(tmp_path, student_changes={"intermediate_size": 48}).train(resume_from_checkpoint=checkpoint)
+    (tmp_path / "checkpoint-2" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"`resume_from_checkpoint` .*checkpoint-2 holds no model.safetensors"):
+        make_trainer(tmp_path).train(resume_from_checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_best_student_is_loaded_at_the_end(tmp_path, widths):
+    """Here the worst is asked for, which is not the last."""
+    trainer = make_trainer(
+        tmp_path,
+        student_changes=WIDTHS[widths],
+        eval_dataset=make_pairs(8),
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        max_steps=8,
+        per_device_train_batch_size=8,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        greater_is_better=True,
+    )
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    best = tmp_path / f"checkpoint-{2 * (1 + int(np.argmax(losses)))}"
+    assert best.name != "checkpoint-8" and Path(trainer.state.best_model_checkpoint) == best
+    assert_same_state(trainer.student.state_dict(), load_file(best / "model.safetensors"))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(max(losses), rel=1e-6)
+    trainer.save_model(tmp_path / "model")
+    assert_same_state(load_file(tmp_path / "model" / "model.safetensors"), load_file(best / "model.safetensors"))
+
+
+# Training steps
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, granularity, widths):
+    """Loss and paths: 4 x 2 and 2 x 4 are 8."""
+    gradients = []
+    for size, accumulation in ((8, 1), (4, 2), (2, 4)):
+        watch = Watch()
+        make_trainer(
+            tmp_path,
+            student_changes=WIDTHS[widths],
+            callbacks=[watch],
+            path_granularity=granularity,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+            max_grad_norm=0,
+        ).train()
+        gradients.append(watch.gradients[0])
+    for other in gradients[1:]:
+        assert other.keys() == gradients[0].keys()
+        for name, gradient in gradients[0].items():
+            assert_close(other[name], gradient, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_teacher_stays_as_it_was(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=6, eval_dataset=make_pairs(4), eval_strategy="steps", eval_steps=2)
+    teacher = trainer.model.teacher
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    student = {name: value.clone() for name, value in trainer.student.state_dict().items()}
+    trainer.train()
+    assert_same_state(teacher.state_dict(), before)
+    assert not any(module.training for module in teacher.modules())
+    changed = {name for name, value in trainer.student.state_dict().items() if not torch.equal(value, student[name])}
+    assert changed == {name for name, _ in trainer.student.named_parameters()}, "and all of the student has learnt"
+
+
+def test_weight_decay_spares_projection_biases_too(tmp_path):
+    trainer = make_trainer(tmp_path, student_changes=NARROW)
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    for name, parameter in trainer.model.named_parameters():
+        assert (name in decayed) is (parameter.ndim >= 2 and "position_embeddings" not in name), name
+    trainer.create_optimizer()
+    handed = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    assert handed == {id(parameter) for parameter in trainer.model.parameters()}
+
+
+class NormInputs(TrainerCallback):
+    """Keeps what one batch norm of the student sees from a step on."""
+
+    def __init__(self, from_step):
+        self.from_step, self.means, self.hook = from_step, [], None
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.from_step:
+            norm = norms_of(model.student)[0]
+            self.hook = norm.register_forward_pre_hook(lambda _, inputs: self.means.append(inputs[0].mean((0, 2, 3))))
+
+
+def test_batch_norm_starts_anew_when_the_student_runs_alone(tmp_path):
+    """After the fine-tuning its statistics are the mean over it, nothing of the mixed paths is left."""
+    inputs = NormInputs(from_step=5)
+    trainer = make_trainer(tmp_path, callbacks=[inputs], max_steps=10, finetune_share=0.5, train_batch_norm=True)
+    trainer.train()
+    assert trainer.args.schedule.finetune_start(10) == 5
+    norm = norms_of(trainer.student)[0]
+    assert norm.num_batches_tracked == 5 == len(inputs.means)
+    assert_close(norm.running_mean, torch.stack(inputs.means).mean(dim=0).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [4, 5, 6])
+def test_trained_batch_norm_resumes_exactly(tmp_path, step):
+    """Before, at and after the start of fine-tuning."""
+    options = {
+        "finetune_share": 0.5,
+        "train_batch_norm": True,
+        "save_strategy": "steps",
+        "save_steps": step,
+        "max_steps": 10,
+    }
+    whole = make_trainer(tmp_path / "whole", **options)
+    whole.train()
+    resumed = make_trainer(tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_fixed_batch_norm_keeps_the_statistics(tmp_path):
+    trainer = make_trainer(tmp_path, finetune_share=0.5)
+    before = [norm.running_var.clone() for norm in norms_of(trainer.student)]
+    trainer.train()
+    assert all(
+        torch.equal(norm.running_var, value) for norm, value in zip(norms_of(trainer.student), before, strict=True)
+    )
+
+
+def test_activation_checkpointing_changes_nothing(tmp_path):
+    plain, checkpointed = (make_trainer(tmp_path, activation_checkpointing=value) for value in (False, True))
+    plain.train()
+    checkpointed.train()
+    assert checkpointed.student.is_activation_checkpointing
+    for name, value in plain.model.state_dict().items():
+        assert_close(checkpointed.model.state_dict()[name], value, atol=1e-6, rtol=1e-6)
+
+
+def test_bf16_trains(tmp_path):
+    trainer = make_trainer(tmp_path, bf16=True, student_changes=NARROW)
+    trainer.train()
+    assert all(np.isfinite(entry["loss"]) and np.isfinite(entry["grad_norm"]) for entry in train_logs(trainer))
+    assert {value.dtype for value in trainer.student.parameters()} == {torch.float32}
+
+
+def test_compiles_layer_by_layer(tmp_path):
+    """Same losses, each layer compiled in place, and the names of the weights are as ever."""
+    torch._dynamo.reset()
+    plain = make_trainer(tmp_path, max_steps=3)
+    compiled = make_trainer(tmp_path, max_steps=3, torch_compile=True, torch_compile_backend="eager")
+    for layer in (*compiled.student.layers, *compiled.model.teacher.layers):
+        assert layer._compiled_call_impl is not None
+    assert all(layer._compiled_call_impl is None for layer in plain.student.layers)
+    plain.train()
+    compiled.train()
+    assert [entry["loss"] for entry in train_logs(compiled)] == pytest.approx(
+        [entry["loss"] for entry in train_logs(plain)], rel=1e-4
+    )
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert compiled.student.state_dict().keys() == plain.student.state_dict().keys()
+    compiled.save_model(tmp_path / "model")
+    AutoModel.from_pretrained(tmp_path / "model")
+
+
+# Arguments
+
+
+def test_arguments_are_the_papers_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student, plan = make_student(make_tracker(4))
+    trainer = CompressionTrainer(student, make_tracker(4))
+    assert isinstance(trainer.args, CompressionArguments) and trainer.plan == plan
+    assert (trainer.model.track_weight, trainer.model.guidance_weight, trainer.model.mimicking_weight) == (
+        1.0,
+        1.0,
+        0.2,
+    )
+
+
+def test_arguments_reach_the_mixed_path(tmp_path):
+    mixed = make_trainer(
+        tmp_path, track_weight=2.0, guidance_weight=3.0, mimicking_weight=4.0, train_batch_norm=True
+    ).model
+    assert (mixed.track_weight, mixed.guidance_weight, mixed.mimicking_weight) == (2.0, 3.0, 4.0)
+    assert mixed.train_batch_norm
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, "2-2"),
+        ({"stage_sizes": "1-3"}, "1-3"),
+        ({"stage_sizes": "1-3", "num_stages": 2}, "1-3"),
+        ({"num_stages": 4}, "1-1-1-1"),
+    ],
+)
+def test_plan_of_the_arguments(tmp_path, changes, sizes):
+    args = CompressionArguments(output_dir=str(tmp_path), use_cpu=True, **changes)
+    plan = plan_from_arguments(args, make_tracker(4), num_stages=2)
+    assert plan == StagePlan.from_sizes([int(size) for size in sizes.split("-")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage_sizes": "a-b"}, "`stage_sizes` must look like 3-3-3-3, got 'a-b'"),
+        ({"stage_sizes": "2--2"}, "`stage_sizes`"),
+        ({"stage_sizes": "0-4"}, "`stage_sizes`.*at least one teacher layer"),
+        ({"stage_sizes": "2-2", "num_stages": 3}, "'2-2' has 2 stages, `num_stages` says 3"),
+        ({"num_stages": 5}, "`num_stages` must be from 1 to the teacher's 4 layers, got 5"),
+        ({"num_stages": 0}, "`num_stages` must be from 1"),
+    ],
+)
+def test_plans_that_do_not_fit(tmp_path, changes, message):
+    args = CompressionArguments(output_dir=str(tmp_path), use_cpu=True, **changes)
+    with pytest.raises(ValueError, match=message):
+        plan_from_arguments(args, make_tracker(4), num_stages=2)
+
+
+def test_trainer_checks_the_student_against_the_plan(tmp_path):
+    with pytest.raises(ValueError, match="has 3 student layers but the student has 2"):
+        make_trainer(tmp_path, stages=2, stage_sizes="1-1-2")
+
+
+# Several processes
+
+
+RUN = """
+import sys, torch
+from tests.compression.training import make_trainer_of_processes
+
+trainer = make_trainer_of_processes(sys.argv[1], per_device_train_batch_size=4)
+trainer.train()
+if trainer.args.should_save:
+    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    logs, skipped = trainer.state.log_history, dict(trainer.skipped)
+    result = {"weights": weights, "logs": logs, "skipped": skipped, "world": trainer.args.world_size}
+    torch.save(result, f"{sys.argv[1]}/result.pt")
+"""
+
+
+def test_two_processes_equal_one(tmp_path):
+    """2 x 4 is 8, each sample with its own path: weights after two steps of plain gradient descent, logs and counts."""
+    (tmp_path / "run.py").write_text(RUN)
+    root = Path(__file__).parents[2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+        + [str(tmp_path / "run.py"), str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    two = torch.load(tmp_path / "result.pt", weights_only=True)
+    one = make_trainer_of_processes(tmp_path, per_device_train_batch_size=8)
+    one.train()
+    assert (one.args.world_size, two["world"]) == (1, 2)
+    assert one.model.state_dict().keys() == two["weights"].keys()
+    for name, value in one.model.state_dict().items():
+        assert_close(two["weights"][name], value, atol=1e-6, rtol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    assert dict(one.skipped) == two["skipped"] == {"bad_box": 3}
+    for first, second in zip(train_logs(one), two["logs"], strict=False):
+        assert first.keys() == second.keys()
+        for name in (*TERMS, "iou", "replacement_rate", "student_share", "skipped_bad_box"):
+            assert second[name] == pytest.approx(first[name], abs=1e-5), name
