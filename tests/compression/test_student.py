@@ -209,3 +209,11 @@ def test_unknown_choices(arguments, message):
     student = type(teacher)(make_config(2))
     with pytest.raises(ValueError, match=message):
         initialize_student(student, teacher, StagePlan.even(2, 2), **arguments)
+
+
+def test_more_heads_than_the_teacher_has_are_not_copies_of_each_other():
+    """Channels are spread evenly then; no head stands twice."""
+    teacher = make_tracker(2)
+    student, _ = build_student(teacher, StagePlan.even(2, 2), hidden_size=16, num_attention_heads=4)
+    rows = student.layers[0].attention.q_proj.weight.detach()
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)

@@ -487,3 +487,40 @@ def test_two_processes_equal_one(tmp_path):
         assert first.keys() == second.keys()
         for name in (*TERMS, "iou", "replacement_rate", "student_share", "skipped_bad_box"):
             assert second[name] == pytest.approx(first[name], abs=1e-5), name
+
+
+def test_evaluation_returns_its_terms_under_any_prefix(tmp_path):
+    """So that a best model can be chosen by IoU; terms of training wait for their own log."""
+    trainer = make_trainer(tmp_path, eval_dataset=make_pairs(4), max_steps=2, logging_steps=10)
+    trainer.train()
+    trainer.compute_loss(trainer.model.train(), trainer._prepare_inputs(trainer.data_collator(make_pairs(4))))
+    metrics = trainer.evaluate(metric_key_prefix="test")
+    terms = sum(metrics[f"test_{name}"] for name in ("focal", "giou", "l1"))
+    assert terms == pytest.approx(metrics["test_loss"], rel=1e-5)
+    assert 0 <= metrics["test_iou"] <= 1
+    assert "test_mimicking" not in metrics
+    assert len(trainer._metrics["train"]["mimicking"]) == 1
+
+
+def test_best_model_by_iou(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        eval_dataset=make_pairs(4),
+        max_steps=4,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="iou",
+    )
+    trainer.train()
+    overlaps = [entry["eval_iou"] for entry in trainer.state.log_history if "eval_iou" in entry]
+    assert trainer.state.best_metric == max(overlaps)
+
+
+def test_several_devices_in_one_process_are_refused(tmp_path, monkeypatch):
+    """DataParallel cannot copy a teacher that is no submodule."""
+    monkeypatch.setattr(CompressionArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match="2 GPUs.*accelerate launch"):
+        make_trainer(tmp_path)
