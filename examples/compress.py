@@ -128,7 +128,9 @@ def main() -> None:
     table = comparison_table(rows)
     print(f"\n{len(eval_sequences)} sequences:\n{table}")
 
-    shown = eval_sequences[0]
+    # The one that the teacher follows best: there a reader sees what the student lost.
+    followed = rows[0]["per_sequence"]
+    shown = max(eval_sequences, key=lambda sequence: followed[sequence.name]["auc"])
     boxes = {name: tracks[shown.name] for name, tracks in predictions.items()}
     draw_strip(shown, boxes).save(out / "tracks.png")
     write_card(
