@@ -2,8 +2,7 @@
 
 from datasets import IterableDataset
 
-from ct_hf.models.configuration_tracker import TrackerConfig
-
+from ..models.configuration_tracker import TrackerConfig
 from .augmentation import Augmentation
 from .procedural import ProceduralWorld
 from .sampling import PairSampler

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ct_hf.models.image_processing_tracker import CropWindow
-
+from ..models.image_processing_tracker import CropWindow
 from .augmentation import Augmentation
 from .sequences import CAUSES, SequenceError, check_box, decode_frame
 from .streaming import MAX_BAD_CLIPS, describe_skipped

@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoImageProcessor, AutoModel, TrainerCallback
+from transformers import AutoModel, TrainerCallback
 
 from ct_hf.compression import CompressionArguments, CompressionTrainer, StagePlan, draw_path, plan_from_arguments
 
-from .tiny import NARROW, make_batch, make_pairs, make_student, make_tracker
-from .training import Watch, make_trainer, make_trainer_of_processes, normalised, small_world, train_logs
+from .tiny import NARROW, WIDTHS, make_pairs, make_student, make_tracker
+from .training import Watch, make_trainer, make_trainer_of_processes, normalised, train_logs
 
 
-WIDTHS = {"equal": {}, "unlike": NARROW}
 TERMS = {"focal", "giou", "l1", "guidance_map", "guidance_giou", "guidance_l1", "mimicking"}
 
 
@@ -132,121 +130,6 @@ def test_metrics_of_the_users_own(tmp_path):
         boxes = trainer.student.eval()(**batch).pred_boxes
     error = (boxes - batch["search_boxes"])[:, :2].abs().mean().item()
     assert metrics["eval_centre_error"] == pytest.approx(error, rel=1e-5)
-
-
-# Files
-
-
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_save_model_writes_the_student_alone(tmp_path, widths):
-    trainer = make_trainer(tmp_path, student_changes=WIDTHS[widths], max_steps=3)
-    trainer.train()
-    trainer.save_model(tmp_path / "model")
-    assert load_file(tmp_path / "model" / "model.safetensors").keys() == trainer.student.state_dict().keys()
-    files = {path.name for path in (tmp_path / "model").iterdir()}
-    assert files == {"config.json", "model.safetensors", "preprocessor_config.json"}, "and nothing pickled"
-    loaded, report = AutoModel.from_pretrained(tmp_path / "model", output_loading_info=True)
-    assert type(loaded) is type(trainer.student)
-    assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    batch = make_batch()
-    with torch.no_grad():
-        assert torch.equal(loaded(**batch).pred_boxes, trainer.student.eval()(**batch).pred_boxes)
-    assert AutoImageProcessor.from_pretrained(tmp_path / "model").to_dict() == trainer.processing_class.to_dict()
-
-
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_checkpoint_loads_as_a_model(tmp_path, widths):
-    """A checkpoint is the student's folder too; what belongs to training is in files of its own."""
-    make_trainer(tmp_path, student_changes=WIDTHS[widths], save_strategy="steps", save_steps=2, max_steps=2).train()
-    checkpoint = tmp_path / "checkpoint-2"
-    assert (checkpoint / "projections.safetensors").exists() is (widths == "unlike")
-    assert AutoModel.from_pretrained(checkpoint).config.num_hidden_layers == 2
-
-
-@pytest.mark.parametrize("granularity", ["batch", "sample"])
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, widths, granularity):
-    """Bit for bit: weights, projections, optimizer and losses; with streamed pairs, drop path and accumulation."""
-
-    def trainer_in(folder):
-        return make_trainer(
-            tmp_path / folder,
-            student_changes={**WIDTHS[widths], "drop_path_rate": 0.1},
-            train_dataset=small_world(),
-            path_granularity=granularity,
-            per_device_train_batch_size=2,
-            gradient_accumulation_steps=2,
-            save_strategy="steps",
-            save_steps=3,
-        )
-
-    whole = trainer_in("whole")
-    whole.train()
-    torch.manual_seed(99)
-    np.random.seed(99)
-    resumed = trainer_in("resumed")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert resumed.state.global_step == 6
-    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
-    assert any("to_student" in name for name in whole.model.state_dict()) is (widths == "unlike")
-    theirs, ours = whole.optimizer.state_dict()["state"], resumed.optimizer.state_dict()["state"]
-    assert theirs.keys() == ours.keys()
-    for index, values in theirs.items():
-        assert_same_state(ours[index], values)
-    timeless = [
-        [{k: v for k, v in entry.items() if "runtime" not in k} for entry in train_logs(t)] for t in (whole, resumed)
-    ]
-    assert len(timeless[0]) == 6 and timeless[0] == timeless[1]
-
-
-def test_shuffled_list_of_pairs_resumes_exactly(tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 3, "train_dataset": make_pairs(10)}
-    whole = make_trainer(tmp_path / "whole", **options)
-    whole.train()
-    resumed = make_trainer(tmp_path / "resumed", **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
-
-
-def test_checkpoint_of_another_student_is_refused(tmp_path):
-    make_trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=2).train()
-    checkpoint = str(tmp_path / "checkpoint-2")
-    with pytest.raises(RuntimeError, match="Missing key.*student.layers.2"):
-        make_trainer(tmp_path, stages=3).train(resume_from_checkpoint=checkpoint)
-    with pytest.raises(RuntimeError, match="to_student.0.weight"):
-        make_trainer(tmp_path, student_changes=NARROW).train(resume_from_checkpoint=checkpoint)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        make_trainer(tmp_path, student_changes={"intermediate_size": 48}).train(resume_from_checkpoint=checkpoint)
-    (tmp_path / "checkpoint-2" / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"`resume_from_checkpoint` .*checkpoint-2 holds no model.safetensors"):
-        make_trainer(tmp_path).train(resume_from_checkpoint=checkpoint)
-
-
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_best_student_is_loaded_at_the_end(tmp_path, widths):
-    """Here the worst is asked for, which is not the last."""
-    trainer = make_trainer(
-        tmp_path,
-        student_changes=WIDTHS[widths],
-        eval_dataset=make_pairs(8),
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
-        max_steps=8,
-        per_device_train_batch_size=8,
-        load_best_model_at_end=True,
-        metric_for_best_model="loss",
-        greater_is_better=True,
-    )
-    trainer.train()
-    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    best = tmp_path / f"checkpoint-{2 * (1 + int(np.argmax(losses)))}"
-    assert best.name != "checkpoint-8" and Path(trainer.state.best_model_checkpoint) == best
-    assert_same_state(trainer.student.state_dict(), load_file(best / "model.safetensors"))
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(max(losses), rel=1e-6)
-    trainer.save_model(tmp_path / "model")
-    assert_same_state(load_file(tmp_path / "model" / "model.safetensors"), load_file(best / "model.safetensors"))
 
 
 # Training steps

@@ -1,11 +1,12 @@
 """Tiny trackers, batches and pairs for the tests of compression."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import torch
 
-from ct_hf.compression import StagePlan, build_student
+from ct_hf.compression import MixedTracker, StagePlan, build_student
 from ct_hf.data import CAUSES
 from ct_hf.models import OSTrackConfig, OSTrackModel
 
@@ -91,3 +92,23 @@ def make_student(
 
 NARROW = {"hidden_size": 16, "intermediate_size": 48}
 """Configuration of a student of unlike width: as many heads, each half as wide, and fewer neurons."""
+WIDTHS = {"equal": {}, "unlike": NARROW}
+
+
+def all_paths(stages):
+    """Every path with a student stage in it."""
+    return [path for path in itertools.product([True, False], repeat=stages) if any(path)]
+
+
+def make_mixed(layers=4, stages=2, dtype=torch.float32, teacher_changes=None, student_changes=None, **arguments):
+    teacher = make_tracker(layers, **(teacher_changes or {}))
+    student, plan = make_student(teacher, stages, **(student_changes or {}))
+    torch.manual_seed(9)
+    mixed = MixedTracker(student.to(dtype), teacher.to(dtype), plan, **arguments).to(dtype)
+    return mixed.train()
+
+
+def gradients(mixed, loss):
+    mixed.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: parameter.grad for name, parameter in mixed.named_parameters()}
