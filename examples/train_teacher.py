@@ -2,7 +2,8 @@
 
     accelerate launch examples/train_teacher.py --max_steps 4000 --output_dir outputs/teacher
 
-Everything is rendered on the fly; no footage is needed. Resume a run that was stopped with --resume_from_checkpoint true.
+Everything is rendered on the fly; no footage is needed. A run that was stopped goes on with
+--resume_from_checkpoint outputs/teacher/checkpoint-1000.
 """
 
 from dataclasses import dataclass, field
