@@ -35,20 +35,42 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from .data.sequences import read_sequences
     from .evaluation import comparison_table, evaluate_trackers
+    from .models import PreTrainedTracker
 
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.touch()  # a file that cannot be written is found before the work is done
     sequences = read_sequences(args.sequences)
-    # The folder's name says which tracker it is, unless two are called alike.
-    names = [Path(tracker).name for tracker in args.tracker]
-    names = [name if names.count(name) == 1 else tracker for name, tracker in zip(names, args.tracker, strict=True)]
-    trackers = {
-        name: AutoModel.from_pretrained(tracker).to(args.device).eval()
-        for name, tracker in zip(names, args.tracker, strict=True)
-    }
+    trackers = {}
+    for path, name in zip(args.tracker, _names(args.tracker), strict=True):
+        model = AutoModel.from_pretrained(path)
+        if not isinstance(model, PreTrainedTracker):
+            raise ValueError(f"`--tracker` {path} holds a {type(model).__name__}, which is no tracker.")
+        trackers[name] = model.to(_device(args.device)).eval()
     result = evaluate_trackers(trackers, sequences).to_dict()
     print(comparison_table([{**row, "layers": len(trackers[row["name"]].layers)} for row in result["trackers"]]))
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _names(trackers: list[str]) -> list[str]:
+    """Call each tracker by its folder's name, or by all of its path where two are called alike."""
+    if len(set(trackers)) < len(trackers):
+        raise ValueError("`--tracker` names a tracker twice, expected distinct ones.")
+    names = [Path(tracker).resolve().name if Path(tracker).is_dir() else tracker for tracker in trackers]
+    return [name if names.count(name) == 1 else tracker for name, tracker in zip(names, trackers, strict=True)]
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`--device` {name} is not available here; expected cpu, cuda, cuda:1 or the like."
+        ) from error
+    return torch.device(name)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("convert", help="turn an original checkpoint into a model that AutoModel loads")
     command.set_defaults(run=convert)
-    command.add_argument("--family", required=True, help="family of the tracker, such as ostrack")
+    command.add_argument("--family", required=True, help="family of the tracker")
     command.add_argument("--variant", required=True, help="the original's configuration name")
     command.add_argument("--checkpoint", required=True, type=Path, help="original file; nothing pickled in it is run")
     command.add_argument("--out", required=True, type=Path, help="folder to save to")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -6,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModel, ViTConfig, ViTModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.cli import main
+
+from .parity import fill_weights, load_case
 
 
 TINY = {
@@ -82,12 +86,49 @@ def test_convert_refuses_a_file_that_is_no_checkpoint(tmp_path, capsys):
 
 
 def test_convert_takes_configuration_fields_from_the_command_line(tmp_path, capsys):
-    """A checkpoint of 2 layers does not fit 12; the error says what to set, and a wrong name is refused."""
-    file = tmp_path / "weights.pth"
-    torch.save({"net": {"backbone.cls_token": torch.zeros(1, 1, 32)}}, file)
-    arguments = ["convert", "--family", "ostrack", "--variant", "vitb_256_mae_32x4_ep300", "--checkpoint", str(file)]
-    assert main([*arguments, "--out", str(tmp_path / "out"), "--set", "num_layers=2"]) == 1
+    """Numbers, lists and words; the result is what AutoModel loads. A name that is no field is refused."""
+    spec, _ = load_case("ostrack_tiny_ce_center")
+    torch.save({"net": fill_weights(spec)}, tmp_path / "tiny.pth")
+    arguments = ["convert", "--family", "ostrack", "--variant", "vitb_256_mae_ce_32x4_ep300"]
+    arguments += ["--checkpoint", str(tmp_path / "tiny.pth"), "--out", str(tmp_path / "out")]
+    for name, value in spec["config"].items():
+        arguments += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    assert main([*arguments, "--set", "num_layers=2"]) == 1
     assert "num_layers" in capsys.readouterr().err
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "keys converted" in printed
+    assert "backbone.cls_token" in printed
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert {name: getattr(model.config, name) for name in spec["config"]} == spec["config"]
+
+
+def test_evaluate_tells_folders_of_one_name_apart(trackers, sequences, tmp_path, capsys, monkeypatch):
+    shutil.copytree(trackers / "first", tmp_path / "first")
+    monkeypatch.chdir(trackers)
+    arguments = ["evaluate", "--sequences", str(sequences), "--tracker"]
+    assert main([*arguments, "first", str(tmp_path / "first")]) == 0
+    assert str(tmp_path / "first") in capsys.readouterr().out
+    monkeypatch.chdir(trackers / "second")
+    assert main([*arguments, "."]) == 0
+    assert "second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tracker", "first", "first"], "names a tracker twice"),
+        (["--tracker", "first", "--device", "nowhere"], "`--device` nowhere is not available"),
+        (["--tracker", "other"], "which is no tracker"),
+    ],
+)
+def test_evaluate_refuses(trackers, sequences, arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(trackers)
+    if not (trackers / "other").is_dir():
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes)).save_pretrained(trackers / "other")
+    assert main(["evaluate", "--sequences", str(sequences), *arguments]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_commands_explain_themselves():

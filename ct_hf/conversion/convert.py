@@ -38,12 +38,8 @@ def convert_checkpoint(
     if variant not in table.variants:
         raise ValueError(f"`variant` of {family} must be one of {', '.join(table.variants)}, got {variant!r}.")
     weights = read_checkpoint(checkpoint)
-    config_class = table.model_class.config_class
-    known = set(config_class().to_dict())
-    for name in overrides:
-        if name not in known:
-            raise ValueError(f"`{name}` is not a field of {config_class.__name__}; its fields are {sorted(known)}.")
-    model = table.model_class(config_class(**{**table.variants[variant], **overrides}))
+    config = table.model_class.config_class.from_fields(**{**table.variants[variant], **overrides})
+    model = table.model_class(config)
     report = apply_key_table(table, weights, model)
     return model.eval(), report
 
@@ -52,6 +48,8 @@ def convert_to_directory(
     family: str, variant: str, checkpoint: str | Path, out: str | Path, **overrides: Any
 ) -> ConversionReport:
     """Convert as [`convert_checkpoint`] does and save model and image processor into a directory."""
+    if Path(out).is_file():
+        raise ValueError(f"`out` {Path(out).name} is a file, expected a folder to save to.")
     model, report = convert_checkpoint(family, variant, checkpoint, **overrides)
     model.save_pretrained(out)
     TrackerImageProcessor.from_config(model.config).save_pretrained(out)

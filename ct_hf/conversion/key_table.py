@@ -68,6 +68,8 @@ def apply_key_table(table: KeyTable, weights: dict[str, torch.Tensor], model: Pr
             configuration that would fit.
     """
     report = ConversionReport()
+    if weights and all(key.startswith("module.") for key in weights):  # saved from DataParallel
+        weights = {key.removeprefix("module."): tensor for key, tensor in weights.items()}
     converted: dict[str, torch.Tensor] = {}
     expected = model.state_dict()
     for key, tensor in weights.items():
@@ -106,7 +108,8 @@ def _advice(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrained
     if not unlike:
         return "Its configuration fits; the file is incomplete or of another model of the family."
     settings = " ".join(f"--set {name}={value}" for name, value in unlike.items())
-    return f"This configuration would fit the checkpoint: {settings}."
+    hint = " The number of attention heads does not show in weights: set it too." if "hidden_size" in unlike else ""
+    return f"This configuration would fit the checkpoint: {settings}.{hint}"
 
 
 __all__ = ["ConversionReport", "KeyTable", "apply_key_table"]

@@ -71,6 +71,7 @@ def read_config(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
         "template_size": math.isqrt(weights["backbone.pos_embed_z"].shape[1]) * patch.shape[-1],
         "search_size": math.isqrt(weights["backbone.pos_embed_x"].shape[1]) * patch.shape[-1],
     }
+    fields["qkv_bias"] = "backbone.blocks.0.attn.qkv.bias" in weights
     if "backbone.blocks.0.mlp.fc1.weight" in weights:
         fields["intermediate_size"] = weights["backbone.blocks.0.mlp.fc1.weight"].shape[0]
     for head_type, branch in (("center", "ctr"), ("corner", "tl")):

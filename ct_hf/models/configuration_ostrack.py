@@ -65,6 +65,12 @@ class OSTrackConfig(TrackerConfig):
 
     def validate_architecture(self) -> None:
         """Refuse fields that do not fit each other."""
+        for name in ("patch_size", "num_attention_heads", "intermediate_size", "layer_norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("drop_path_rate", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
         for name in ("template_size", "search_size"):
             if getattr(self, name) % self.patch_size:
                 raise ValueError(

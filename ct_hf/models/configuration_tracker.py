@@ -4,6 +4,7 @@ import copy
 from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 
 
@@ -56,10 +57,34 @@ class TrackerConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         """Refuse sizes that no tracker can have."""
+        for name in ("image_mean", "image_std"):
+            if len(getattr(self, name)) != 3:
+                raise ValueError(f"`{name}` must hold one value a channel (3), got {getattr(self, name)}.")
+        if not all(value > 0 for value in self.image_std):
+            raise ValueError(f"`image_std` must be positive, got {self.image_std}.")
         positive = ("template_size", "search_size", "template_factor", "search_factor", "num_templates", "hidden_size")
         for name in (*positive, "num_hidden_layers"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+
+    @classmethod
+    def from_fields(cls, **fields: Any) -> Self:
+        """
+        Build a configuration from fields that somebody typed.
+
+        Raises:
+            ValueError: a name is no field, or a value is not of its type or does not fit the others.
+        """
+        known = [name for name in cls.__dataclass_fields__ if name not in PreTrainedConfig.__dataclass_fields__]
+        for name in fields:
+            if name not in cls.__dataclass_fields__:
+                raise ValueError(
+                    f"`{name}` is not a field of {cls.__name__}; its fields are {', '.join(sorted(known))}."
+                )
+        try:
+            return cls(**fields)
+        except StrictDataclassError as error:
+            raise ValueError(f"{cls.__name__} does not take these fields: {error.__cause__ or error}") from error
 
     def for_student(self, num_hidden_layers: int, **overrides: Any) -> Self:
         """
@@ -75,17 +100,16 @@ class TrackerConfig(PreTrainedConfig):
             `TrackerConfig`: a new configuration of the same family.
 
         Raises:
-            ValueError: an override names no field of the configuration.
+            ValueError: an override names no field of the configuration, or does not fit it.
         """
-        config = copy.deepcopy(self)
-        unknown = sorted(set(overrides) - set(config.to_dict()))
-        if unknown:
+        if overrides.setdefault("num_hidden_layers", num_hidden_layers) != num_hidden_layers:
             raise ValueError(
-                f"`{unknown[0]}` is not a field of {type(self).__name__}; its fields are "
-                f"{', '.join(sorted(set(config.__dataclass_fields__)))}."
+                f"`num_hidden_layers` of the student follows from its stages ({num_hidden_layers}), got "
+                f"{overrides['num_hidden_layers']}."
             )
-        values = {**config.to_dict(), "num_hidden_layers": num_hidden_layers, **overrides}
-        return type(self).from_dict(values)
+        own = {name: copy.deepcopy(getattr(self, name)) for name in type(self).__dataclass_fields__}
+        inherited = {name: value for name, value in own.items() if name not in PreTrainedConfig.__dataclass_fields__}
+        return self.from_fields(**{**inherited, **overrides})
 
 
 __all__ = ["TrackerConfig"]

@@ -120,18 +120,26 @@ class TestNothingRuns:
         assert_equal(read_checkpoint(tmp_path / "weights.pth"), weights)
         assert not marker.exists()
 
-    def test_containers_of_foreign_classes(self, tmp_path, weights, foreign):
-        """Their items are dropped, or the file is refused; they are never filled by their own methods."""
+    @pytest.mark.parametrize("base", [list, dict, set])
+    def test_containers_of_foreign_classes(self, tmp_path, weights, foreign, base):
+        """Settings in an EasyDict or the like stand beside the weights of many trackers; they are never filled."""
         filled = []
-        cls = type("Box", (list,), {"__module__": "alien", "append": filled.append, "extend": filled.extend})
-        foreign.Box = cls
-        torch.save({"net": weights, "stats": cls([1, 2, 3])}, tmp_path / "weights.pth")
+        methods = dict.fromkeys(
+            ("append", "extend", "add", "__setitem__", "__setstate__"), lambda *_: filled.append(1)
+        )
+        foreign.Box = type("Box", (base,), {"__module__": "alien", **methods})
+        value = foreign.Box({"a": 1, "b": 2})
+        torch.save({"net": weights, "settings": value}, tmp_path / "weights.pth")
+        torch.save({"net": weights, "settings": value}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
         filled.clear()
-        try:
-            assert_equal(read_checkpoint(tmp_path / "weights.pth"), weights)
-        except CheckpointError as error:
-            assert "weights.pth" in str(error)
+        assert_equal(read_checkpoint(tmp_path / "weights.pth"), weights)
+        assert_equal(read_checkpoint(tmp_path / "old.pth"), weights)
         assert not filled
+
+    def test_torchscript_is_refused(self, tmp_path):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
+        with pytest.raises(CheckpointError, match="`checkpoint` script.pt is a TorchScript program"):
+            read_checkpoint(tmp_path / "script.pt")
 
     @pytest.mark.parametrize(
         ("function", "argument", "name"),

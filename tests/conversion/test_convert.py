@@ -170,3 +170,59 @@ class TestConverted:
         arguments = inputs["template"].unsqueeze(1), inputs["search"]
         with torch.no_grad():
             assert torch.equal(model(*arguments).pred_boxes, convert(weights)[0](*arguments).pred_boxes)
+
+
+class TestFields:
+    """What a user types is checked, and the advice can be followed."""
+
+    def test_advice_fits(self, convert, weights, spec):
+        """What the message says, with the number of heads that it asks for, converts."""
+        with pytest.raises(CheckpointError) as error:
+            convert(weights, hidden_size=48, intermediate_size=64, num_attention_heads=4)
+        advice = dict(re.findall(r"--set (\w+)=(\w+)", str(error.value)))
+        assert advice == {"hidden_size": "32", "intermediate_size": str(spec["config"]["intermediate_size"])}
+        assert "attention heads does not show in weights" in str(error.value)
+        convert(weights, **{name: int(value) for name, value in advice.items()})
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"hidden_size": "abc"}, "hidden_size"),
+            ({"elimination_layers": "1,3"}, "elimination_layers"),
+            ({"num_attention_heads": 0}, "`num_attention_heads` must be positive"),
+            ({"patch_size": -16}, "`patch_size` must be positive"),
+            ({"num_attention_heads": 5}, "multiple of `num_attention_heads`"),
+            ({"drop_path_rate": 1.5}, r"`drop_path_rate` must be in \[0, 1\)"),
+            ({"template_factor": float("nan")}, "`template_factor` must be positive"),
+            ({"image_mean": [0.5, 0.5]}, "`image_mean` must hold one value a channel"),
+        ],
+    )
+    def test_values_that_do_not_fit(self, convert, weights, changes, message):
+        with pytest.raises(ValueError, match=message):
+            convert(weights, **changes)
+
+    def test_without_bias(self, convert, weights):
+        bare = {key: tensor for key, tensor in weights.items() if not key.endswith("qkv.bias")}
+        with pytest.raises(CheckpointError, match="--set qkv_bias=False"):
+            convert(bare)
+        assert convert(bare, qkv_bias=False)[0].layers[0].attention.q_proj.bias is None
+
+
+def test_weights_of_data_parallel(convert, weights):
+    plain, _ = convert(weights)
+    parallel, _ = convert({f"module.{key}": tensor for key, tensor in weights.items()})
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.state_dict().values(), parallel.state_dict().values(), strict=True)
+    )
+
+
+def test_weights_that_are_not_finite(convert, weights):
+    weights["backbone.norm.weight"][0] = torch.nan
+    with pytest.raises(CheckpointError, match="`backbone.norm.weight` holds values that are not finite"):
+        convert(weights)
+
+
+def test_out_is_a_file(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ValueError, match="`out` out is a file"):
+        convert_to_directory("ostrack", VARIANT, tmp_path / "weights.pth", tmp_path / "out")

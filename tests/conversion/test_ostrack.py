@@ -75,7 +75,7 @@ def test_configuration_is_read_from_the_shapes(case):
     fields = read_config(fill_weights(spec))
     assert fields == {name: getattr(model.config, name) for name in fields}
     unread = {"num_attention_heads", "elimination_layers", "elimination_keep_ratio", "elimination_template_region"}
-    assert set(fields) | unread == set(spec["config"]) | unread | {"patch_size"}
+    assert set(fields) | unread == set(spec["config"]) | unread | {"patch_size", "qkv_bias"}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
