@@ -113,7 +113,7 @@ def main() -> None:
         read_sequences(script.eval) if script.eval else procedural_sequences(args.seed + 10_000, script.eval_sequences)
     )
     pairs = stream_pairs(train_sequences, teacher.config, seed=args.seed, pairs_per_clip=8)
-    trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs)
+    trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs, plan=plan)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"))
     if not trainer.is_world_process_zero():

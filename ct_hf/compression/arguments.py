@@ -88,7 +88,8 @@ class CompressionArguments(TrackerTrainingArguments):
         stage_sizes (`str`, *optional*):
             Teacher layers of each stage, such as `"2-2-6-2"`. By default the teacher is cut as evenly as possible.
         initialization (`str`, *optional*, defaults to `"skip"`):
-            Teacher layers that the student starts as: `"skip"` (the last of each stage), `"leading"` or `"random"`.
+            Teacher layers that the student starts as: `"skip"` (the last of each stage), `"leading"` or `"random"`. For
+            [`build_student`], as the scripts call it; a trainer takes the student as it is.
 
     > Parameters that control the replacement
 
@@ -159,8 +160,10 @@ class CompressionArguments(TrackerTrainingArguments):
         self.schedule = ReplacementSchedule(self.p_init, self.warmup_share, self.finetune_share)
         if self.path_granularity not in ("batch", "sample"):
             raise ValueError(f'`path_granularity` must be "batch" or "sample", got {self.path_granularity!r}.')
+        if self.initialization not in ("skip", "leading", "random"):
+            raise ValueError(f'`initialization` must be "skip", "leading" or "random", got {self.initialization!r}.')
         weights = {name: getattr(self, f"{name}_weight") for name in ("track", "guidance", "mimicking")}
-        if min(weights.values()) < 0 or not any(weights.values()):
+        if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
             raise ValueError(f"loss weights must not be negative, and one of them must be positive, got {weights}.")
 
 

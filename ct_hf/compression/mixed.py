@@ -1,6 +1,6 @@
 """The mixed path: student and frozen teacher stages in one forward pass."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +54,8 @@ class MixedTracker(nn.Module):
 
     Args:
         student ([`PreTrainedTracker`]): tracker to train.
-        teacher ([`PreTrainedTracker`]): frozen tracker; put into evaluation mode, its gradients turned off.
+        teacher ([`PreTrainedTracker`]): frozen tracker; put into evaluation mode, its gradients turned off, cast to the
+            student's type.
         plan ([`StagePlan`]): how both are cut.
         track_weight (`float`, *optional*, defaults to 1.0): weight of the loss against ground truth.
         guidance_weight (`float`, *optional*, defaults to 1.0): weight of the loss against the teacher's prediction.
@@ -63,7 +64,8 @@ class MixedTracker(nn.Module):
             otherwise they run on those they were initialised with, since mixed paths would blur them.
 
     Raises:
-        ValueError: the plan does not fit the trackers.
+        TypeError: one of them is no tracker.
+        ValueError: the plan does not fit the trackers, they are one object, or guidance is asked of another kind of head.
     """
 
     def __init__(
@@ -77,9 +79,21 @@ class MixedTracker(nn.Module):
         train_batch_norm: bool = False,
     ):
         super().__init__()
+        for name, tracker in (("student", student), ("teacher", teacher)):
+            if not isinstance(tracker, PreTrainedTracker):
+                raise TypeError(f"`{name}` must be a PreTrainedTracker, got {type(tracker).__name__}.")
+        if student is teacher:
+            raise ValueError("`student` and `teacher` are one object; a frozen tracker cannot learn. Copy it.")
         plan.check(teacher, student)
+        # By name: classes that came with a repository differ from the package's own.
+        heads = type(student.head).__name__, type(teacher.head).__name__
+        if guidance_weight and heads[0] != heads[1]:
+            raise ValueError(
+                f"a {heads[1]} cannot guide a {heads[0]}: their predictions differ in kind. Give both the same head, or set "
+                "`guidance_weight` to 0."
+            )
         self.student = student
-        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
+        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False).to(student.dtype))
         self.plan = plan
         self.track_weight = track_weight
         self.guidance_weight = guidance_weight
@@ -108,6 +122,11 @@ class MixedTracker(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "MixedTracker":
+        """Move or cast the teacher along."""
+        self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Turn on activation checkpointing of the student's layers, and of teacher layers that carry gradient."""

@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from transformers.utils import logging
 
 from ..models.tracker import PreTrainedTracker
 from .stages import StagePlan
+
+
+logger = logging.get_logger(__name__)
 
 
 LAYER = re.compile(r"layers\.(\d+)\.(.+)")
@@ -37,7 +41,9 @@ class InitializationReport:
     def __str__(self) -> str:
         pairs = ", ".join(f"{student} <- {teacher}" for student, teacher in self.layers.items()) or "none"
         counts = f"{len(self.copied)} tensors copied, {len(self.sliced)} sliced, {len(self.random)} random"
-        return f"{counts}; student layer <- teacher layer: {pairs}"
+        lines = [f"{counts}; student layer <- teacher layer: {pairs}"]
+        lines += [f"  sliced {name}" for name in self.sliced] + [f"  random {name}" for name in self.random]
+        return "\n".join(lines)
 
 
 def _even(size: int, target: int) -> torch.Tensor:
@@ -89,7 +95,7 @@ def slice_tensor(
             index = _neurons(name, weights, target)
         else:
             index = _even(size, target)
-        tensor = tensor.index_select(dim, index)
+        tensor = tensor.index_select(dim, index.to(tensor.device))
     return tensor
 
 
@@ -202,6 +208,7 @@ def build_student(
     student = type(teacher)(config)
     plan.check(teacher, student)
     report = initialize_student(student, teacher, plan, initialization, unlike)
+    logger.info("initialisation of the student: %s", report)
     return student.to(teacher.device), report
 
 

@@ -75,7 +75,7 @@ def describe_compression(
     batch_size: int,
 ) -> str:
     """
-    Describe stages, initialisation, size, cost and memory of a compression.
+    Describe stages, initialisation, size, cost and memory of a compression; the teacher is frozen by it.
 
     Args:
         student ([`PreTrainedTracker`]): student.
@@ -88,7 +88,8 @@ def describe_compression(
         `str`: several lines of text.
     """
     was_training = student.training
-    mixed = MixedTracker(student, teacher, plan)
+    with torch.random.fork_rng(devices=[]):  # projections are drawn, which must not move what the training draws
+        mixed = MixedTracker(student, teacher, plan)
     trained, frozen = count_parameters(mixed), count_parameters(teacher)
     # Weights, gradients and AdamW's two moments of what is trained, in fp32; of the teacher weights only.
     static = 4 * (4 * trained + frozen)

@@ -121,6 +121,11 @@ class TrackerTrainer(Trainer):
             self._metrics[mode][name].append(value.detach().float().expand(weight))
         return (output.loss, output) if return_outputs else output.loss
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate the tracker alone; terms of the loss are among the metrics."""
+        self._metrics["eval"].clear()  # `predict` never logs what it gathers
+        return super().evaluate(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each term since the last log, over all processes; evaluation returns them too."""
         # Whatever prefix an evaluation was given, it logs its runtime under it; so does training at its end.

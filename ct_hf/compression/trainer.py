@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset, IterableDataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -67,6 +67,8 @@ class CompressionTrainer(TrackerTrainer):
             Arguments; the paper's by default.
         data_collator, train_dataset, eval_dataset, processing_class, compute_metrics, callbacks, optimizers:
             See [`TrackerTrainer`].
+        plan ([`StagePlan`], *optional*):
+            How teacher and student are cut, as it was given to [`build_student`]. By default what the arguments say.
 
     Example:
 
@@ -74,7 +76,7 @@ class CompressionTrainer(TrackerTrainer):
     >>> teacher = AutoModel.from_pretrained("org/teacher")
     >>> plan = StagePlan.even(len(teacher.layers), 4)
     >>> student, report = build_student(teacher, plan)
-    >>> trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs)
+    >>> trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs, plan=plan)
     >>> trainer.train()
     >>> trainer.save_model("student")
     ```
@@ -92,10 +94,23 @@ class CompressionTrainer(TrackerTrainer):
         compute_metrics: Callable | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
+        plan: StagePlan | None = None,
     ):
         args = args if args is not None else CompressionArguments()
+        if not isinstance(args, CompressionArguments):
+            raise TypeError(f"`args` must be CompressionArguments, got {type(args).__name__}.")
+        if isinstance(teacher_model, str):
+            raise TypeError(
+                "`teacher_model` must be a tracker, got a name. Load it by AutoModel.from_pretrained first."
+            )
         self.student = model
-        self.plan = plan_from_arguments(args, teacher_model, len(model.layers))
+        asked = args.stage_sizes is not None or args.num_stages is not None
+        self.plan = plan
+        if plan is None or asked:
+            self.plan = plan_from_arguments(args, teacher_model, len(model.layers))
+        if plan not in (None, self.plan):
+            raise ValueError(f"`plan` is {plan} but the arguments say {self.plan}. Leave one of them out.")
+        set_seed(args.seed)  # of the projections, where there are any
         mixed = MixedTracker(
             model,
             teacher_model,

@@ -26,20 +26,23 @@ class TrackingCollator:
             pairs: Rows of [`PairSampler`].
 
         Returns:
-            One tensor for each column, stacked, and `skipped` summed over the pairs: how many clips and pairs were left
-            out for each of [`CAUSES`] on the way to this batch.
+            One tensor for each column, stacked as it is (float64 becomes float32), and `skipped`, where it is there, summed
+            over the pairs: how many clips and pairs were left out for each of [`CAUSES`] on the way to this batch.
+
+        Raises:
+            ValueError: there is no pair, or the pairs have columns of unlike shape.
         """
         if not pairs:
             raise ValueError("`pairs` is empty. A batch needs at least one pair.")
-        dtypes = {
-            "template_pixel_values": np.uint8,
-            "search_pixel_values": np.uint8,
-            "template_boxes": np.float32,
-            "search_boxes": np.float32,
-        }
-        batch = {
-            name: torch.from_numpy(np.stack([np.asarray(pair[name], dtype=dtype) for pair in pairs]))
-            for name, dtype in dtypes.items()
-        }
-        batch["skipped"] = torch.from_numpy(sum(np.asarray(pair["skipped"], dtype=np.int64) for pair in pairs))
+        batch = {}
+        for name in pairs[0]:
+            try:
+                column = np.stack([np.asarray(pair[name]) for pair in pairs])
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"column `{name}` is missing from a pair, or not of one shape: {error}") from error
+            batch[name] = torch.from_numpy(
+                column if name == "skipped" or column.dtype != np.float64 else column.astype(np.float32)
+            )
+        if "skipped" in batch:
+            batch["skipped"] = batch["skipped"].sum(dim=0)
         return batch

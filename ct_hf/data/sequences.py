@@ -1,6 +1,8 @@
 """Annotated sequences: one target, one box for each frame, frames read when they are asked for."""
 
 import io
+import math
+import re
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -85,8 +87,9 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise SequenceError(
-            f"{where} is not a readable image ({error}). Copy or download it again, or remove its sequence.",
+            f"{where} is not a readable image ({reason}). Copy or download it again, or remove its sequence.",
             "corrupt_image",
         ) from error
 
@@ -119,7 +122,7 @@ def check_box(box: np.ndarray, size: tuple[int, int], where: str) -> None:
 class FolderSequence(Sequence):
     """Sequence kept as a folder of images and one text file.
 
-    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names), `groundtruth.txt` with one
+    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names, numbers by value), `groundtruth.txt` with one
     row `x,y,w,h` for each frame (separated by commas, tabs or spaces; NaN where the target is absent) and, optionally,
     `absent.txt` with one 0 or 1 for each frame. Files are read on first use.
 
@@ -145,7 +148,7 @@ class FolderSequence(Sequence):
     @cached_property
     def files(self) -> list[Path]:
         """Paths of the frames, in order."""
-        files = sorted(file for file in self.path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+        files = sorted(filter(_is_frame, self.path.iterdir()), key=_natural_order)
         if not files:
             raise SequenceError(
                 f"{self.path} holds no frames. Expected files that end in {', '.join(FRAME_SUFFIXES)}.", "empty"
@@ -246,18 +249,35 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
     if check:
         for sequence in sequences:
             # The flags need the boxes, and these need the frames: all three are read and compared.
-            _ = sequence.visible
+            for row in np.flatnonzero(sequence.visible):
+                box = sequence.boxes[row]
+                if not np.isfinite(box).all() or (box[2:] <= 0).any():
+                    raise SequenceError(
+                        f"{sequence.path / GROUND_TRUTH}, row {row + 1}: got {box.tolist()}, expected four finite numbers "
+                        "with positive width and height, or four NaN where the target is absent.",
+                        "bad_box",
+                    )
     return sequences
 
 
 def _is_sequence(path: Path) -> bool:
     """Whether a folder holds ground truth or frames: one without the other is a broken sequence, not another folder."""
-    return (path / GROUND_TRUTH).exists() or any(file.suffix.lower() in FRAME_SUFFIXES for file in path.iterdir())
+    return (path / GROUND_TRUTH).exists() or any(map(_is_frame, path.iterdir()))
+
+
+def _is_frame(file: Path) -> bool:
+    """Whether a file is an image; names that start with a dot are not the user's."""
+    return file.suffix.lower() in FRAME_SUFFIXES and not file.name.startswith(".")
+
+
+def _natural_order(file: Path) -> list[tuple[int, str]]:
+    """Sort key by which `2.jpg` comes before `10.jpg`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise SequenceError(
             f"{file} does not exist. Add it with one row x,y,w,h for each frame.", "missing_ground_truth"
@@ -273,7 +293,9 @@ def _read_boxes(file: Path) -> np.ndarray:
             row = [float(value) for value in line.replace(",", " ").split()]
         except ValueError:
             row = []
-        if len(row) != 4:
-            raise SequenceError(f"{file}, row {number}: got {line!r}, expected four numbers x,y,w,h.", "bad_box")
+        if len(row) != 4 or 0 < sum(map(math.isnan, row)) < 4:
+            raise SequenceError(
+                f"{file}, row {number}: got {line!r}, expected four numbers x,y,w,h, or four NaN.", "bad_box"
+            )
         rows.append(row)
     return np.array(rows, dtype=np.float32).reshape(-1, 4)

@@ -41,6 +41,10 @@ def as_frame(frame: Frame) -> Image.Image | np.ndarray:
         ValueError: the frame has another shape.
     """
     if isinstance(frame, Image.Image):
+        if frame.mode.startswith(("I", "F")):
+            raise TypeError(
+                f"`frame` must hold 8 bits a channel, got a PIL image of mode {frame.mode}. Scale it to 0..255."
+            )
         return frame if frame.mode == "RGB" else frame.convert("RGB")
     if isinstance(frame, torch.Tensor):
         frame = frame.detach().cpu().numpy()
@@ -321,7 +325,13 @@ class TrackerImageProcessor(BaseImageProcessor):
         Raises:
             ValueError: the numbers of frames and boxes differ, or a box or frame is not usable.
         """
+        if kwargs:
+            raise TypeError(
+                f"unexpected argument `{next(iter(kwargs))}`; sizes and normalisation belong to the processor."
+            )
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        if not len(boxes):
+            raise ValueError("`boxes` is empty, expected one box for each crop.")
         frames = images if isinstance(images, list) else [images] * len(boxes)
         if len(frames) != len(boxes):
             raise ValueError(

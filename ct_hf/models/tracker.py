@@ -80,7 +80,7 @@ class TrackerOutput(ModelOutput):
     Prediction of a tracker.
 
     Args:
-        loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `search_boxes` is given):
+        loss (`torch.Tensor` of shape `()`, *optional*, returned when `search_boxes` is given):
             Sum of `loss_dict`.
         loss_dict (`dict[str, torch.Tensor]`, *optional*):
             Terms of the loss, their weights included.
@@ -241,13 +241,22 @@ class PreTrainedTracker(PreTrainedModel):
         Returns:
             [`TrackerOutput`], or a tuple of its fields that are set.
         """
+        if search_pixel_values.ndim == 5:
+            raise ValueError(
+                f"`search_pixel_values` has {search_pixel_values.shape[1]} chained frames, but {type(self).__name__} carries "
+                "no memory from frame to frame. Give one frame: (batch_size, 3, search_size, search_size)."
+            )
         wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
-        wanted = range(len(self.layers) + 1) if wanted is True else wanted or ()
+        places = range(len(self.layers) + 1)
+        wanted = list(places) if wanted is True else list(wanted or ())
+        if not set(wanted) <= set(places):
+            raise ValueError(f"`output_hidden_states` must be boundaries from 0 to {places[-1]}, got {wanted}.")
         state = self.embed(template_pixel_values, search_pixel_values, template_boxes, text_features, memory)
-        hidden_states = [state.hidden_states]
-        for layer in self.layers:
+        hidden_states = {0: state.hidden_states} if 0 in wanted else {}
+        for index, layer in enumerate(self.layers, start=1):
             state = layer(state)
-            hidden_states.append(state.hidden_states)
+            if index in wanted:
+                hidden_states[index] = state.hidden_states
         output = self.decode(state)
         if len(wanted):
             output = dataclasses.replace(output, hidden_states=tuple(hidden_states[index] for index in wanted))
