@@ -116,7 +116,8 @@ def main() -> None:
     trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs, plan=plan)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"))
-    if not trainer.is_world_process_zero():
+    trainer.accelerator.end_training()  # processes part here; left to their exit, gloo now and then aborts one
+    if not args.should_save:
         return
 
     ################

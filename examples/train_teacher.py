@@ -68,6 +68,9 @@ def main() -> None:
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
+    trainer.accelerator.end_training()  # processes part here; left to their exit, gloo now and then aborts one
+    if not args.should_save:
+        return
 
     ################
     # Evaluation

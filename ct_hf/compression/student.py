@@ -204,6 +204,8 @@ def build_student(
     Raises:
         ValueError: an override is no field of the configuration, or the student does not fit the plan.
     """
+    if "num_hidden_layers" in overrides:
+        raise ValueError("`num_hidden_layers` of the student follows from its stages. Give another plan instead.")
     config = teacher.config.for_student(plan.student_cuts[-1], **overrides)
     student = type(teacher)(config)
     plan.check(teacher, student)

@@ -38,8 +38,9 @@ def stream_clips(
 ) -> IterableDataset:
     """Streams clips drawn at random from sequences.
 
-    Every clip is a pure function of `seed`, its shard and its number in the shard, whoever reads it: only numbers are
-    skipped to resume, and the same clips come back. Each shard draws from all sequences. One process reads its shards
+    Every clip is a pure function of `seed`, its shard and its number in the shard, whoever reads it, so that a resumed
+    run sees the same clips. By `skip` or `load_state_dict` only numbers are passed over; a Trainer that resumes fetches
+    and drops what it had seen. Each shard draws from all sequences. One process reads its shards
     one after the other, so that of an endless stream it reads the first it was given.
 
     Args:
@@ -71,7 +72,7 @@ def stream_clips(
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
     if not isinstance(sequences, ProceduralWorld) and len(sequences) == 0:
         raise SequenceError("`sequences` is empty. Give at least one sequence.", "empty")
-    # Rows of numbers first and pixels in a map: to resume, the numbers are skipped and nothing is read or rendered.
+    # Rows of numbers first and pixels in a map: `skip` passes over numbers, and nothing is read or rendered.
     numbers = IterableDataset.from_generator(
         _clip_numbers,
         features=Features({"shard": Value("int64"), "clip": Value("int64")}),

@@ -102,14 +102,9 @@ class TrackerConfig(PreTrainedConfig):
         Raises:
             ValueError: an override names no field of the configuration, or does not fit it.
         """
-        if overrides.setdefault("num_hidden_layers", num_hidden_layers) != num_hidden_layers:
-            raise ValueError(
-                f"`num_hidden_layers` of the student follows from its stages ({num_hidden_layers}), got "
-                f"{overrides['num_hidden_layers']}."
-            )
         own = {name: copy.deepcopy(getattr(self, name)) for name in type(self).__dataclass_fields__}
         inherited = {name: value for name, value in own.items() if name not in PreTrainedConfig.__dataclass_fields__}
-        return self.from_fields(**{**inherited, **overrides})
+        return self.from_fields(**{**inherited, "num_hidden_layers": num_hidden_layers, **overrides})
 
 
 __all__ = ["TrackerConfig"]

@@ -365,3 +365,28 @@ def test_path_without_student_is_refused():
 def test_plan_is_checked():
     with pytest.raises(ValueError, match="has 6 teacher layers but the teacher has 4"):
         MixedTracker(make_tracker(2), make_tracker(4), StagePlan.even(6, 2))
+
+
+def test_unlike_heads_are_refused_unless_nothing_is_guided():
+    teacher = make_tracker(4, head_type="corner")
+    student, plan = make_student(make_tracker(4), 2)
+    with pytest.raises(ValueError, match="a CornerHead cannot guide a CenterHead.*`guidance_weight` to 0"):
+        MixedTracker(student, teacher, plan)
+    mixed = MixedTracker(student, teacher, plan, guidance_weight=0.0).train()
+    assert mixed(paths=[(True, False)] * 2, **make_batch()).loss.isfinite()
+
+
+def test_one_object_cannot_be_both():
+    tracker = make_tracker(2)
+    with pytest.raises(ValueError, match="`student` and `teacher` are one object"):
+        MixedTracker(tracker, tracker, StagePlan.even(2, 2))
+
+
+def test_teacher_takes_the_students_type():
+    """Hub repositories in half precision load so; the student is trained in fp32."""
+    teacher = make_tracker(4)
+    student, plan = make_student(teacher, 2)
+    mixed = MixedTracker(student, teacher.to(torch.bfloat16), plan).train()
+    assert mixed(paths=[(False, True)] * 2, **make_batch()).loss.dtype == torch.float32
+    mixed.double()
+    assert mixed(paths=[(False, True)] * 2, **make_batch(dtype=torch.float64)).loss.dtype == torch.float64

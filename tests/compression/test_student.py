@@ -217,3 +217,17 @@ def test_more_heads_than_the_teacher_has_are_not_copies_of_each_other():
     student, _ = build_student(teacher, StagePlan.even(2, 2), hidden_size=16, num_attention_heads=4)
     rows = student.layers[0].attention.q_proj.weight.detach()
     assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+def test_report_names_every_tensor_that_is_not_a_copy():
+    """For the log and the card."""
+    student, report = build_student(make_tracker(2), StagePlan.even(2, 2), **NARROW)
+    text = str(report)
+    assert report.sliced
+    assert all(f"sliced {name}" in text for name in report.sliced)
+    assert all(f"random {name}" in text for name in report.random)
+
+
+def test_layers_follow_from_the_plan():
+    with pytest.raises(ValueError, match="`num_hidden_layers` of the student follows from its stages"):
+        build_student(make_tracker(4), StagePlan.even(4, 2), num_hidden_layers=3)

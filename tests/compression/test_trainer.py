@@ -10,12 +10,20 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModel, TrainerCallback
+from transformers import AutoModel, TrainerCallback, TrainingArguments
 
-from ct_hf.compression import CompressionArguments, CompressionTrainer, StagePlan, draw_path, plan_from_arguments
+from ct_hf.compression import (
+    CompressionArguments,
+    CompressionTrainer,
+    StagePlan,
+    build_student,
+    draw_path,
+    plan_from_arguments,
+)
+from ct_hf.data import CAUSES
 
 from .tiny import NARROW, WIDTHS, make_pairs, make_student, make_tracker
-from .training import Watch, make_trainer, make_trainer_of_processes, normalised, train_logs
+from .training import Watch, make_arguments, make_trainer, make_trainer_of_processes, normalised, train_logs
 
 
 TERMS = {"focal", "giou", "l1", "guidance_map", "guidance_giou", "guidance_l1", "mimicking"}
@@ -339,6 +347,7 @@ if trainer.args.should_save:
     logs, skipped = trainer.state.log_history, dict(trainer.skipped)
     result = {"weights": weights, "logs": logs, "skipped": skipped, "world": trainer.args.world_size}
     torch.save(result, f"{sys.argv[1]}/result.pt")
+trainer.accelerator.end_training()  # left to the interpreter's exit, gloo's threads now and then abort the process
 """
 
 
@@ -407,3 +416,58 @@ def test_several_devices_in_one_process_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(CompressionArguments, "n_gpu", property(lambda self: 2))
     with pytest.raises(ValueError, match="2 GPUs.*accelerate launch"):
         make_trainer(tmp_path)
+
+
+def test_plan_of_the_student_is_the_trainers(tmp_path):
+    """A plan handed over is used as it is; one that the arguments contradict is refused."""
+    teacher = make_tracker(4)
+    plan = StagePlan((0, 3, 4), (0, 1, 2))
+    student, _ = build_student(teacher, plan)
+    trainer = CompressionTrainer(model=student, teacher_model=teacher, args=make_arguments(tmp_path), plan=plan)
+    assert trainer.plan == plan == trainer.model.plan
+    with pytest.raises(ValueError, match=r"`plan` is StagePlan\(3-1 -> 1-1\) but the arguments say StagePlan\(2-2"):
+        args = make_arguments(tmp_path, stage_sizes="2-2")
+        CompressionTrainer(model=student, teacher_model=teacher, args=args, plan=plan)
+
+
+def test_predict_leaves_nothing_behind(tmp_path):
+    trainer = make_trainer(tmp_path, eval_dataset=make_pairs(4))
+    before = trainer.evaluate()["eval_focal"]
+    trainer.predict(make_pairs(4, seed=5))
+    assert trainer.evaluate()["eval_focal"] == before
+
+
+def test_only_training_counts_what_the_stream_skips(tmp_path):
+    pairs = [{**pair, "skipped": np.eye(len(CAUSES), dtype=np.int64)[0]} for pair in make_pairs(4)]
+    trainer = make_trainer(tmp_path, train_dataset=pairs, eval_dataset=pairs, max_steps=1)
+    trainer.evaluate()
+    assert not trainer.skipped
+    trainer.train()
+    assert sum(trainer.skipped.values()) == 4
+
+
+def test_projections_follow_the_seed_alone(tmp_path):
+    weights = []
+    for state in (1, 2):
+        teacher = make_tracker(4)
+        student, _ = make_student(teacher, 2, **NARROW)
+        torch.manual_seed(state)
+        trainer = CompressionTrainer(model=student, teacher_model=teacher, args=make_arguments(tmp_path, seed=5))
+        weights.append(trainer.model.to_teacher[0].weight.clone())
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"args": TrainingArguments("out", use_cpu=True)}, TypeError, "`args` must be CompressionArguments"),
+        ({"teacher_model": "org/teacher"}, TypeError, "`teacher_model` must be a tracker, got a name"),
+        ({"teacher_model": torch.nn.Linear(2, 2)}, (TypeError, AttributeError), "layers|PreTrainedTracker"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(tmp_path, change, error, message):
+    teacher = make_tracker(4)
+    student, _ = make_student(teacher, 2)
+    given = {"model": student, "teacher_model": teacher, "args": make_arguments(tmp_path), **change}
+    with pytest.raises(error, match=message):
+        CompressionTrainer(**given)

@@ -99,3 +99,8 @@ def test_arguments_are_left_alone(pair):
 
 def test_defaults_are_the_original_recipe():
     assert Augmentation() == Augmentation(grayscale=0.05, flip=0.5, crop_flip=0.5, brightness=0.2)
+
+
+def test_brightness_goes_both_ways(pair):
+    means = [augment(pair, seed, brightness=0.5)[1].mean() for seed in range(20)]
+    assert min(means) < pair[1].mean() < max(means)

@@ -38,3 +38,15 @@ def test_lists_are_as_good_as_arrays(pairs_of, take):
 def test_no_pairs():
     with pytest.raises(ValueError, match="`pairs` is empty"):
         TrackingCollator()([])
+
+
+def test_columns_of_ones_own_are_stacked_as_they_are():
+    """Crops that are normalised already stay so; a data set need not count what it skipped."""
+    pixels = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 2, 2)
+    batch = TrackingCollator()([{"search_pixel_values": pixels, "text_features": np.ones(5)}] * 2)
+    assert_equal = torch.testing.assert_close
+    assert_equal(batch["search_pixel_values"], torch.from_numpy(pixels).expand(2, -1, -1, -1), atol=0, rtol=0)
+    assert batch["text_features"].dtype == torch.float32
+    assert "skipped" not in batch
+    with pytest.raises(ValueError, match="`search_pixel_values` is missing from a pair"):
+        TrackingCollator()([{"search_pixel_values": pixels}, {}])

@@ -187,3 +187,29 @@ def test_real_sequences(real_root):
         sequence.frame(len(sequence) // 2)
     absent = {sequence.name: int((~sequence.visible).sum()) for sequence in sequences if not sequence.visible.all()}
     assert absent == {"tld_pedestrian2": 29, "tld_pedestrian3": 28}
+
+
+def test_unpadded_names_are_read_by_number(make_folder):
+    """Else boxes would belong to other frames without anybody noticing."""
+    folder = make_folder(count=12)
+    for file in sorted(folder.glob("*.jpg")):
+        file.rename(folder / f"{int(file.stem)}.jpg")
+    assert [file.stem for file in FolderSequence(folder).files] == [str(number) for number in range(1, 13)]
+
+
+def test_files_of_the_system_and_byte_order_marks_do_not_matter(folder):
+    (folder / "._00000001.jpg").write_bytes(b"no image")
+    text = folder / "groundtruth.txt"
+    text.write_bytes(b"\xef\xbb\xbf" + text.read_bytes())
+    (sequence,) = read_sequences(folder)
+    assert len(sequence) == 12
+    assert sequence.boxes[0].tolist() == [10, 12, 20, 16]
+
+
+@pytest.mark.parametrize("row", [(1, 1, 0, 5), (1, 1, -3, 5), (1, 1, float("inf"), 5), (1, 1, float("nan"), 5)])
+def test_strict_reading_finds_broken_rows_at_once(make_folder, row):
+    """Not in the middle of an evaluation."""
+    rows = [(10, 12, 20, 16)] * 12
+    rows[7] = row
+    with pytest.raises(SequenceError, match=r"groundtruth.txt, row 8: got"):
+        read_sequences(make_folder(rows=rows))

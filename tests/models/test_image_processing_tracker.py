@@ -260,3 +260,18 @@ def test_import_registers_every_family(tiny_tracker, tmp_path):
     tiny_tracker.save_pretrained(tmp_path)
     assert type(AutoModel.from_pretrained(tmp_path)) is ct_hf.OSTrackModel
     assert type(AutoConfig.from_pretrained(tmp_path)) is ct_hf.OSTrackConfig
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_images_of_more_than_8_bits_are_refused(mode):
+    """Pillow would crush them to black or white without a word."""
+    with pytest.raises(TypeError, match=f"`frame` must hold 8 bits a channel, got a PIL image of mode {mode}"):
+        as_frame(Image.new(mode, (8, 8)))
+
+
+def test_processor_refuses_what_it_would_ignore():
+    frame = np.zeros((20, 20, 3), dtype=np.uint8)
+    with pytest.raises(TypeError, match="unexpected argument `traget`"):
+        TrackerImageProcessor()(frame, boxes=[[2, 2, 8, 8]], traget="template")
+    with pytest.raises(ValueError, match="`boxes` is empty"):
+        TrackerImageProcessor()(frame, boxes=[])
