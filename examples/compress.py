@@ -2,8 +2,9 @@
 
     accelerate launch examples/compress.py
 
-takes the small teacher in examples/assets/teacher and sequences rendered on the fly. On your own tracker and videos
-(folders of <sequence>/*.jpg + groundtruth.txt):
+takes the small teacher in examples/assets/teacher and sequences rendered on the fly; with --from_scratch it also trains
+a student of the same shape without the teacher, to compare. On your own tracker and videos (folders of <sequence>/*.jpg +
+groundtruth.txt):
 
     accelerate launch examples/compress.py --teacher org/tracker --train videos/train --eval videos/val --num-stages 4
 
@@ -15,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModel, HfArgumentParser, set_seed
@@ -23,16 +25,25 @@ import ct_hf  # noqa: F401 - registers the trackers
 from ct_hf.compression import (
     CompressionArguments,
     CompressionTrainer,
+    TrackerTrainer,
     build_student,
     describe_compression,
     plan_from_arguments,
 )
-from ct_hf.data import ProceduralWorld, procedural_sequences, read_sequences, stream_pairs
+from ct_hf.data import (
+    Photographs,
+    ProceduralWorld,
+    procedural_sequences,
+    read_sequences,
+    rendered_textures,
+    stream_pairs,
+)
 from ct_hf.evaluation import comparison_table, draw_strip, evaluate_trackers
 from ct_hf.hub import write_card
 from ct_hf.models.cost import count_gmacs
 
 
+SHUFFLED = 768  # pairs among which the next one is drawn
 ASSETS = Path(__file__).parent / "assets"
 LIMITS = (
     "Made to show and to test a compression. Judge it on your own videos before you use it; it follows what moves, whatever "
@@ -54,7 +65,14 @@ class ScriptArguments:
         default=None,
         metadata={"help": "Folder of annotated sequences to judge on. Default: rendered, of another seed."},
     )
-    eval_sequences: int = field(default=20, metadata={"help": "Rendered sequences to judge on."})
+    eval_sequences: int = field(default=40, metadata={"help": "Rendered sequences to judge on."})
+    photographs: str | None = field(
+        default=None, metadata={"help": "Folder of photographs for the rendered sequences. Default: textures alone."}
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Train a student of the same shape on ground truth alone for as many steps, to compare."},
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "Say stages, initialisation, size, cost and memory, and stop."}
     )
@@ -86,6 +104,14 @@ def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[d
     return rows, {tracker.name: tracker.predictions for tracker in result.trackers}
 
 
+def train_from_scratch(config: Any, args: CompressionArguments, pairs: Any, folder: Path) -> None:
+    """Train a tracker of the student's shape on ground truth alone, with the same recipe and pairs, and save it."""
+    set_seed(args.seed)
+    trainer = TrackerTrainer(model=AutoModel.from_config(config), args=args, train_dataset=pairs)
+    trainer.train()
+    trainer.save_model(str(folder))
+
+
 def main() -> None:
     """Compress, judge, save, and track with what was saved."""
     script, args = parse_arguments()
@@ -108,14 +134,25 @@ def main() -> None:
     ################
     # Training
     ################
-    train_sequences = read_sequences(script.train, check=False) if script.train else ProceduralWorld()
-    eval_sequences = (
-        read_sequences(script.eval) if script.eval else procedural_sequences(args.seed + 10_000, script.eval_sequences)
-    )
-    pairs = stream_pairs(train_sequences, teacher.config, seed=args.seed, pairs_per_clip=8)
+    if script.train:
+        train_sequences = read_sequences(script.train, check=False)
+    else:
+        train_sequences = ProceduralWorld(textures=rendered_textures(script.photographs))
+    if script.eval:
+        eval_sequences = read_sequences(script.eval)
+    else:
+        held_out = Photographs(script.photographs, "test") if script.photographs else None
+        eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
+    pairs = stream_pairs(train_sequences, teacher.config, seed=args.seed, clip_length=6, pairs_per_clip=12)
+    pairs = pairs.shuffle(seed=args.seed, buffer_size=SHUFFLED)  # pairs of one clip are alike
     trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs, plan=plan)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"))
+    skipped = dict(trainer.skipped)
+    folders = {"student": out / "student"}
+    if script.from_scratch:
+        folders["from scratch"] = out / "from_scratch"
+        train_from_scratch(student.config, args, pairs, folders["from scratch"])
     trainer.accelerator.end_training()  # processes part here; left to their exit, gloo now and then aborts one
     if not args.should_save:
         return
@@ -124,8 +161,9 @@ def main() -> None:
     # Result
     ################
     # What is judged is what a user would load, not what is in memory.
-    student = AutoModel.from_pretrained(out / "student").to(teacher.device)
-    rows, predictions = judge({"teacher": teacher, "student": student}, eval_sequences)
+    trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
+    student = trackers["student"]
+    rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
     table = comparison_table(rows)
     print(f"\n{len(eval_sequences)} sequences:\n{table}")
 
@@ -157,12 +195,12 @@ def main() -> None:
     teacher_row, student_row = figures["teacher"], figures["student"]
     retention = 100 * student_row["auc"] / teacher_row["auc"]
     content = {
-        **figures,
+        **{name.replace(" ", "_"): figure for name, figure in figures.items()},
         "retention": retention,
         "speedup": student_row["fps"] / teacher_row["fps"],
         "sequences": len(eval_sequences),
         "steps": args.max_steps,
-        "skipped": dict(trainer.skipped),
+        "skipped": skipped,
         "seconds": seconds,
     }
     (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n")

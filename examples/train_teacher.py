@@ -1,9 +1,10 @@
 """Train a small OSTrack on procedural sequences, as a teacher for the demo.
 
-    accelerate launch examples/train_teacher.py --max_steps 4000 --output_dir outputs/teacher
+    python examples/collect_photographs.py --out outputs/photographs
+    accelerate launch examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu
 
-Everything is rendered on the fly; no footage is needed. A run that was stopped goes on with
---resume_from_checkpoint outputs/teacher/checkpoint-1000.
+Everything is rendered on the fly; no footage is needed, and without --photographs no image either. A run that was stopped
+goes on with --resume_from_checkpoint outputs/teacher/checkpoint-1000.
 """
 
 from dataclasses import dataclass, field
@@ -13,16 +14,32 @@ from transformers import AutoModel, HfArgumentParser, set_seed
 
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.compression import TrackerTrainer, TrackerTrainingArguments
-from ct_hf.data import ProceduralWorld, procedural_sequences, read_sequences, stream_pairs
+from ct_hf.data import (
+    Augmentation,
+    Photographs,
+    ProceduralTextures,
+    ProceduralWorld,
+    procedural_sequences,
+    read_sequences,
+    rendered_textures,
+    stream_pairs,
+)
 from ct_hf.evaluation import evaluate_trackers
 
 
 @dataclass
 class TeacherArguments:
-    """Size of the teacher and what it is judged on."""
+    """Size of the teacher, what it learns from and what it is judged on."""
 
-    num_hidden_layers: int = field(default=9, metadata={"help": "Layers of the trunk."})
+    photographs: str | None = field(
+        default=None, metadata={"help": "Folder of photographs for the rendered world. Default: textures alone."}
+    )
+    num_hidden_layers: int = field(default=12, metadata={"help": "Layers of the trunk."})
     hidden_size: int = field(default=128, metadata={"help": "Width of the tokens."})
+    patch_size: int = field(default=16, metadata={"help": "Side of a patch, in pixels."})
+    init_from: str | None = field(
+        default=None, metadata={"help": "Folder of a tracker to go on from, with a new optimizer and schedule."}
+    )
     eval_sequences: int = field(default=20, metadata={"help": "Held-out procedural sequences to track at the end."})
     eval: str | None = field(default=None, metadata={"help": "Folder of annotated sequences to track at the end too."})
 
@@ -33,7 +50,7 @@ def main() -> None:
     # From scratch and short: the paper's recipe is for 500 epochs from a pretrained backbone.
     parser.set_defaults(
         output_dir="outputs/teacher",
-        max_steps=4000,
+        max_steps=10_000,
         per_device_train_batch_size=64,
         learning_rate=1e-3,
         weight_decay=0.02,
@@ -41,6 +58,7 @@ def main() -> None:
         lr_scheduler_type="cosine",
         warmup_steps=200,
         dataloader_num_workers=1,
+        logging_steps=50,
         save_steps=500,
         save_total_limit=2,
     )
@@ -53,18 +71,29 @@ def main() -> None:
     config = OSTrackConfig(
         template_size=64,
         search_size=128,
+        patch_size=teacher_args.patch_size,
         hidden_size=teacher_args.hidden_size,
         num_hidden_layers=teacher_args.num_hidden_layers,
         num_attention_heads=teacher_args.hidden_size // 64,
         intermediate_size=3 * teacher_args.hidden_size,
         head_channels=64,
     )
-    model = OSTrackModel(config)
+    model = AutoModel.from_pretrained(teacher_args.init_from) if teacher_args.init_from else OSTrackModel(config)
 
     ################
     # Training
     ################
-    pairs = stream_pairs(ProceduralWorld(), config, seed=args.seed, pairs_per_clip=8)
+    pairs = stream_pairs(
+        ProceduralWorld(textures=rendered_textures(teacher_args.photographs)),
+        model.config,
+        seed=args.seed,
+        clip_length=6,
+        pairs_per_clip=12,
+        # Template and search crop are mirrored together only: a small network has enough to learn.
+        augmentation=Augmentation(crop_flip=0.0),
+    )
+    # Pairs of one clip are alike; shuffled, a batch shows five times as many things.
+    pairs = pairs.shuffle(seed=args.seed, buffer_size=768)
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
@@ -77,8 +106,14 @@ def main() -> None:
     ################
     # What is judged is what a user would load, not what is in memory.
     model = AutoModel.from_pretrained(args.output_dir)
-    # Another seed: sequences that no training pair came from.
-    held_out = {"procedural": procedural_sequences(args.seed + 10_000, teacher_args.eval_sequences)}
+    # Another seed and other photographs: sequences that no training pair came from.
+    textures = {"textures": ProceduralTextures()}
+    if teacher_args.photographs:
+        textures["photographs"] = Photographs(teacher_args.photographs, "test")
+    held_out = {
+        name: procedural_sequences(args.seed + 10_000, teacher_args.eval_sequences, textures=source)
+        for name, source in textures.items()
+    }
     if teacher_args.eval:
         held_out["eval"] = read_sequences(Path(teacher_args.eval))
     for name, sequences in held_out.items():

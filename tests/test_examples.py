@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from transformers import AutoModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
 
@@ -38,18 +40,19 @@ def teacher(tmp_path_factory):
 def compressed(teacher, tmp_path_factory):
     """What the main example leaves behind, and what it prints."""
     out = tmp_path_factory.mktemp("compress")
-    arguments = ("--teacher", teacher, "--max-steps", 4, "--eval-sequences", 2, "--output_dir", out)
+    arguments = ("--teacher", teacher, "--max-steps", 4, "--eval-sequences", 2, "--from_scratch", "--output_dir", out)
     return out, run_example("compress.py", *arguments)
 
 
 def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads(compressed):
     out, printed = compressed
     summary = json.loads((out / "summary.json").read_text())
-    for name, layers in (("teacher", 6), ("student", 2)):
+    for name, layers in (("teacher", 6), ("student", 2), ("from_scratch", 2)):
         assert set(summary[name]) == {"layers", "parameters", "gmacs", "auc", "fps"}
         assert summary[name]["layers"] == layers
     assert summary["student"]["parameters"] < summary["teacher"]["parameters"]
     assert summary["student"]["gmacs"] < summary["teacher"]["gmacs"]
+    assert summary["from_scratch"]["gmacs"] == summary["student"]["gmacs"]
     assert summary["retention"] == pytest.approx(100 * summary["student"]["auc"] / summary["teacher"]["auc"])
     assert summary["speedup"] == pytest.approx(summary["student"]["fps"] / summary["teacher"]["fps"])
     assert summary["seconds"] > 0
@@ -64,6 +67,17 @@ def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads
     )
     run = subprocess.run([sys.executable, "-c", code, str(out / "student")], capture_output=True, text=True)
     assert run.stdout.split() == ["OSTrackModel", "2"], run.stderr
+
+
+def test_a_student_from_scratch_knows_nothing_of_the_teacher(teacher, compressed):
+    """After four steps the compressed student still resembles the teacher's layers, the other one does not."""
+    out, _ = compressed
+    teacher, student, scratch = (
+        AutoModel.from_pretrained(path) for path in (teacher, out / "student", out / "from_scratch")
+    )
+    theirs = teacher.layers[5].attention.q_proj.weight
+    distances = [(theirs - model.layers[1].attention.q_proj.weight).norm() for model in (student, scratch)]
+    assert distances[0] < 0.7 * distances[1]
 
 
 def test_student_folder_holds_no_pickle(compressed):
@@ -99,5 +113,36 @@ def test_train_teacher(tmp_path):
     out = tmp_path / "teacher"
     arguments = ("--max_steps", 2, "--per_device_train_batch_size", 4, "--num_hidden_layers", 2, "--hidden_size", 64)
     printed = run_example("train_teacher.py", *arguments, "--eval_sequences", 1, "--output_dir", out)
-    assert "procedural: 1 sequences" in printed
+    assert "textures: 1 sequences" in printed
     assert (out / "model.safetensors").is_file()
+
+
+def test_collect_photographs_keeps_the_largest_of_each_picture_and_the_copyright(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import collect_photographs
+
+    def pretend(command, **options):
+        """Two sizes of one wallpaper, a drawing, an icon and a cut-out, as a package would hold them."""
+        if command[0] == "apt-get":
+            (options["cwd"] / "walls_1.deb").touch()
+            return
+        share = Path(command[-1]) / "usr" / "share"
+        for path, mode, size in (
+            ("wallpapers/Lake/contents/images/1920x1080.jpg", "RGB", (400, 300)),
+            ("wallpapers/Lake/contents/images/5120x2880.jpg", "RGB", (1600, 900)),
+            ("symbols/letter.png", "RGB", (300, 300)),
+            ("icons/icon.png", "RGB", (32, 32)),
+            ("stamps/bird.png", "RGBA", (200, 200)),
+        ):
+            (share / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, size).save(share / path)
+        (share / "doc" / "walls").mkdir(parents=True)
+        (share / "doc" / "walls" / "copyright").write_text("CC0")
+
+    monkeypatch.setattr(collect_photographs.subprocess, "run", pretend)
+    assert collect_photographs.collect("walls", ("symbols",), tmp_path) == 2
+    assert {file.name for file in (tmp_path / "walls").iterdir()} == {"Lake.jpg", "bird.png", "copyright"}
+    with Image.open(tmp_path / "walls" / "Lake.jpg") as image:
+        assert image.size == (1200, 675)
+    with Image.open(tmp_path / "walls" / "bird.png") as image:
+        assert image.mode == "RGBA"

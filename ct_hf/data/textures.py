@@ -7,7 +7,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 
 class TextureSource(Protocol):
-    """What paints targets and backgrounds; photographs can be plugged in through this one method."""
+    """What paints targets and backgrounds: drawn textures, or photographs."""
 
     def texture(self, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
         """Draws an RGB image that depends on nothing but the state of `rng`.
@@ -15,6 +15,17 @@ class TextureSource(Protocol):
         Args:
             rng: Source of all randomness.
             size: Width and height in pixels.
+        """
+
+    def cutout(self, rng: np.random.Generator, side: int) -> Image.Image | None:
+        """Draws a thing with an outline of its own, or `None` where the source has none.
+
+        Args:
+            rng: Source of all randomness.
+            side: Side of the square image in pixels. What can be seen lies in the disk within.
+
+        Returns:
+            RGBA image, or `None`.
         """
 
 
@@ -37,6 +48,9 @@ class ProceduralTextures:
             detail = _noise(rng, size, octaves=2, coarsest=max(size) // 8).point(_line(rng.uniform(0.3, 0.9), 255))
             image = ImageChops.multiply(image, Image.merge("RGB", [detail] * 3))
         return image
+
+    def cutout(self, rng: np.random.Generator, side: int) -> None:
+        """None: textures have no outlines, see [`TextureSource`]."""
 
 
 def _layer(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:

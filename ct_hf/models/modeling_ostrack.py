@@ -208,10 +208,9 @@ class OSTrackPreTrainedModel(PreTrainedTracker):
         elif isinstance(module, nn.Conv2d):
             # Behind batch norm the scale hardly matters, but the last convolutions of a head need a usable one.
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-            init.zeros_(module.bias)
-        elif isinstance(module, CenterHead):
             # Few cells hold a centre: CenterNet's start, at which the focal loss is not swamped by empty cells.
-            init.constant_(module.score.projection.bias, -2.19)
+            is_score = isinstance(self.head, CenterHead) and module is self.head.score.projection
+            init.constant_(module.bias, -2.19 if is_score else 0.0)
 
 
 class OSTrackModel(OSTrackPreTrainedModel):

@@ -1,4 +1,5 @@
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,22 +8,28 @@ from PIL import Image
 from ct_hf.data import ProceduralSequence, ProceduralTextures, ProceduralWorld, procedural_sequences
 
 
-class WhiteOnBlack:
-    """Textures that leave only the target to be seen: it is painted second, after the background."""
+class Plain:
+    """Textures of one colour, which count how often they are asked for."""
 
-    def __init__(self):
-        self.calls = 0
+    def __init__(self, color="black"):
+        self.color, self.calls = color, 0
 
     def texture(self, rng, size):
         self.calls += 1
-        return Image.new("RGB", size, "white" if self.calls == 2 else "black")
+        return Image.new("RGB", size, self.color)
+
+    def cutout(self, rng, side):
+        return None
 
 
 def target_alone(index, size=(320, 240)):
-    sequence = ProceduralSequence(11, index, size=size, textures=WhiteOnBlack())
-    scene = sequence._scene
-    scene.distractors, scene.blur, scene.occluder = [], 0.0, None
-    scene.target.channels = scene.target.channels[0].point([255] * 256).split() * 3
+    """White target on black, without neighbours, blur, noise and light."""
+    sequence = ProceduralSequence(11, index, size=size, textures=Plain())
+    scene = sequence.scene
+    scene.neighbours, scene.occluders, scene.shutter, scene.softness, scene.noise = [], [], 0.0, 0.0, None
+    scene.light, scene.tint = lambda time: (0.0, 0.0), np.ones(3)
+    scene.target.shutter = 0.0
+    scene.target.look.picture = Image.new("RGB", scene.target.look.picture.size, "white")
     return sequence
 
 
@@ -30,7 +37,6 @@ def test_box_is_the_tight_box_of_what_is_drawn():
     checked = 0
     for index in range(20):
         sequence = target_alone(index)
-        sequence._scene.light = lambda time: (0.0, 0.0)
         for time in (0, 25, 59):
             # Half of the brightest value is where the mask is half transparent.
             pixels = np.asarray(sequence.frame(time).convert("L")).astype(float)
@@ -46,11 +52,12 @@ def test_box_is_the_tight_box_of_what_is_drawn():
 
 def test_box_is_clipped_to_the_frame_and_what_is_mostly_outside_is_not_visible():
     sequence = target_alone(0)
-    target = sequence._scene.target
-    target.home, target.place = np.array([160.0, 120.0]), lambda time: [0, 0]
+    target = sequence.scene.target
+    target.camera, target.home, target.start = None, np.array([160.0, 120.0]), np.zeros(2)
+    target.place = lambda time: [0, 0]
     whole = (np.asarray(sequence.frame(0).convert("L")) > 100).sum()
     outcomes = set()
-    for shift in range(130, 200, 3):
+    for shift in range(100, 240, 3):
         target.place = lambda time, shift=shift: [shift, 0]
         box, visible = sequence.annotation(0)
         share = (np.asarray(sequence.frame(0).convert("L")) > 100).sum() / whole
@@ -66,13 +73,25 @@ def test_box_is_clipped_to_the_frame_and_what_is_mostly_outside_is_not_visible()
 
 def test_occluder_changes_visibility_but_not_the_box():
     sequence = target_alone(0)
-    scene = sequence._scene
     box, visible = sequence.annotation(0)
     assert visible
-    scene.cover = lambda time: (-10, -10, 400, 400)
+    sequence.scene.occluders = [SimpleNamespace(mask=lambda time: (Image.new("L", (400, 400), 255), (-10, -10)))]
     covered_box, covered_visible = sequence.annotation(0)
     np.testing.assert_array_equal(box, covered_box)
     assert not covered_visible
+
+
+def test_occluders_are_drawn_over_the_target_and_neighbours_under_it():
+    drawn = []
+    sequence = target_alone(0)
+    scene = sequence.scene
+
+    def thing(name):
+        return SimpleNamespace(render=lambda frame, time: drawn.append(name), mask=None)
+
+    scene.neighbours, scene.target, scene.occluders = [thing("neighbour")], thing("target"), [thing("occluder")]
+    sequence.frame(0)
+    assert drawn == ["neighbour", "target", "occluder"]
 
 
 def test_same_identity_same_pixels_in_any_order():
@@ -139,9 +158,16 @@ def test_target_moves_and_changes_size():
 
 
 def test_own_textures_are_used():
-    source = WhiteOnBlack()
+    source = Plain()
     ProceduralWorld(length=5, size=(64, 48), textures=source).sequence(0, 0).frame(0)
     assert source.calls >= 2
+
+
+def test_sequences_for_evaluation_start_with_a_visible_target():
+    sequences = procedural_sequences(5, 60, length=3, size=(96, 72))
+    assert all(sequence.annotation(0)[1] for sequence in sequences)
+    indices = [sequence.index for sequence in sequences]
+    assert len(set(indices)) == 60 and indices == sorted(indices)
 
 
 def test_textures_are_random_images_of_the_asked_size():

@@ -30,6 +30,16 @@ class TestCenterHead(TrackerContract):
         return tiny()
 
 
+def test_a_new_center_head_expects_few_centres():
+    torch.manual_seed(0)
+    model = AutoModel.from_config(tiny())
+    assert model.head.score.projection.bias.item() == pytest.approx(-2.19)
+    assert not model.head.size.projection.bias.any()
+    with torch.no_grad():
+        scores = model(torch.randn(4, 1, 3, 32, 32), torch.randn(4, 3, 64, 64)).score_map
+    assert scores.mean() < 0.2
+
+
 class TestCandidateElimination(TestCenterHead):
     def make_config(self):
         return tiny(elimination_layers=[0, 1], elimination_keep_ratio=0.7)

@@ -1,0 +1,89 @@
+"""The benchmarks run, and their baselines do what their names say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ct_hf import OSTrackConfig, OSTrackModel
+from ct_hf.data import procedural_sequences
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def baselines(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import baselines
+
+    return baselines
+
+
+def run_benchmark(name, *arguments):
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run.stdout
+
+
+def frame_with_patch(pixels, corner):
+    frame = Image.new("RGB", (160, 120), (120, 120, 120))
+    frame.paste(Image.fromarray(pixels), corner)
+    return frame
+
+
+def test_cross_correlation_follows_a_patch_and_the_static_box_does_not(baselines):
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), 4, axis=0), 4, axis=1)
+    first = frame_with_patch(pixels, (50, 40))
+    moving = baselines.CrossCorrelation().start(first, (50, 40, 32, 32))
+    still = baselines.StaticBox().start(first, (50, 40, 32, 32))
+    for step in range(1, 6):
+        frame = frame_with_patch(pixels, (50 + 8 * step, 40 + 4 * step))
+        box = moving.update(frame).box
+        np.testing.assert_allclose(box[:2], (50 + 8 * step, 40 + 4 * step), atol=3)
+        np.testing.assert_array_equal(still.update(frame).box, (50, 40, 32, 32))
+
+
+def test_the_wrong_template_is_another_sequences(baselines):
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    model = OSTrackModel(OSTrackConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)).eval()
+    sequences = procedural_sequences(0, 3, length=2, size=(96, 72))
+    wrong = baselines.WrongTemplate(model, sequences)
+    for number, sequence in enumerate(sequences):
+        session = wrong.start(sequence.frame(0), sequence.boxes[0])
+        other = sequences[(number + 1) % 3]
+        expected = model.start(other.frame(0), other.boxes[0]).template_pixel_values
+        np.testing.assert_array_equal(session.template_pixel_values, expected)
+        np.testing.assert_allclose(session.box, sequence.boxes[0], atol=1e-4)
+
+
+def test_baselines_command(tmp_path):
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    OSTrackModel(OSTrackConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)).save_pretrained(
+        tmp_path / "model"
+    )
+    printed = run_benchmark(
+        "baselines.py", "--tracker", tmp_path / "model", "--procedural", 2, "--out", tmp_path / "out" / "table.json"
+    )
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["procedural textures"]
+    assert [row["name"] for row in rows][:4] == [
+        "tracker",
+        "static box",
+        "cross-correlation",
+        "tracker, wrong template",
+    ]
+    assert "static box" in printed and "static box" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_pairs_command(tmp_path):
+    printed = run_benchmark("pairs.py", "--pairs", 12, "--turns", 1, "--out", tmp_path / "pairs.json")
+    assert "rendered, textures" in printed
+    assert json.loads((tmp_path / "pairs.json").read_text())["median"]["rendered, textures"] > 0
