@@ -124,7 +124,7 @@ class WrongTemplate(Baseline):
         other = self.sequences[self.turn]
         wrong = self.model.start(other.frame(0), other.boxes[0])
         session = self.model.start(frame, box)
-        session.template_pixel_values, session.template_boxes = wrong.template_pixel_values, wrong.template_boxes
+        session.templates = wrong.templates
         return session
 
 

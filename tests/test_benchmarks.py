@@ -60,8 +60,8 @@ def test_the_wrong_template_is_another_sequences(baselines):
     for number, sequence in enumerate(sequences):
         session = wrong.start(sequence.frame(0), sequence.boxes[0])
         other = sequences[(number + 1) % 3]
-        expected = model.start(other.frame(0), other.boxes[0]).template_pixel_values
-        np.testing.assert_array_equal(session.template_pixel_values, expected)
+        expected = model.start(other.frame(0), other.boxes[0]).templates.first.pixel_values
+        np.testing.assert_array_equal(session.inputs(sequence.frame(1))["template_pixel_values"][0], expected)
         np.testing.assert_allclose(session.box, sequence.boxes[0], atol=1e-4)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput
 
 from ..models.tracker import PreTrainedTracker, TrackerOutput, TrackerState
 from .losses import mimicking_loss
@@ -15,7 +16,7 @@ from .replacement import Path
 from .stages import StagePlan
 
 
-EMBED_INPUTS = ("template_pixel_values", "search_pixel_values", "template_boxes", "text_features", "memory")
+EMBED_INPUTS = ("template_pixel_values", "search_pixel_values", "template_boxes", "text_features")
 
 
 @dataclass
@@ -36,6 +37,13 @@ def _join(parts: Iterable[_Samples | None]) -> _Samples | None:
         return None
     rows = [row for part in present for row in part.rows]
     return _Samples(rows, TrackerState.concatenate([part.state for part in present]))
+
+
+def _rows(value: Any, rows: list[int]) -> Any:
+    """Some samples of an input: a tensor, a memory or `None`."""
+    if isinstance(value, ModelOutput):
+        return type(value)(**{name: _rows(part, rows) for name, part in value.items()})
+    return value[rows] if isinstance(value, torch.Tensor) else value
 
 
 class MixedTracker(nn.Module):
@@ -147,10 +155,31 @@ class MixedTracker(nn.Module):
         """
         if paths is None or not self.training:
             return self.student(**inputs)
-        self._check_paths(paths, inputs["search_pixel_values"].shape[0])
+        search = inputs["search_pixel_values"]
+        self._check_paths(paths, search.shape[0])
+        if search.ndim == 4:
+            return self._mixed_frame(paths, inputs, inputs.get("memory"), None)[0]
+        # Teacher and mixed path each carry a memory of their own, as each would when it tracks alone.
+        outputs, memory, teacher_memory = [], inputs.get("memory"), None
+        for frame, boxes in self.student.chained_frames(search, inputs["search_boxes"]):
+            frame_inputs = {**inputs, "search_pixel_values": frame, "search_boxes": boxes}
+            output, teacher_memory = self._mixed_frame(paths, frame_inputs, memory, teacher_memory, chained=True)
+            outputs.append(output)
+            memory = output.memory
+        return TrackerOutput.chain(outputs)
+
+    def _mixed_frame(
+        self,
+        paths: Sequence[Path],
+        inputs: dict[str, Any],
+        memory: ModelOutput | None,
+        teacher_memory: ModelOutput | None,
+        chained: bool = False,
+    ) -> tuple[TrackerOutput, ModelOutput | None]:
+        """Run the mixed path on one frame; return its output with the loss, and the teacher's memory of the frame."""
         embed_inputs = {name: inputs[name] for name in EMBED_INPUTS if inputs.get(name) is not None}
-        teacher_states, teacher_output = self._guide(embed_inputs, paths)
-        state, mimicking = self._mix(embed_inputs, teacher_states, paths)
+        teacher_states, teacher_output = self._guide({**embed_inputs, "memory": teacher_memory}, paths, chained)
+        state, mimicking = self._mix({**embed_inputs, "memory": memory}, teacher_states, paths)
         output = self.student.decode(state)
 
         terms: dict[str, torch.Tensor] = {}
@@ -162,7 +191,7 @@ class MixedTracker(nn.Module):
                 terms[name] = self.guidance_weight * value
         if self.mimicking_weight:
             terms["mimicking"] = self.mimicking_weight * mimicking
-        return replace(output, loss=sum(terms.values()), loss_dict=terms)
+        return replace(output, loss=sum(terms.values()), loss_dict=terms), teacher_output and teacher_output.memory
 
     def _check_paths(self, paths: Sequence[Path], batch_size: int) -> None:
         if len(paths) != batch_size or any(len(path) != self.plan.num_stages for path in paths):
@@ -175,20 +204,20 @@ class MixedTracker(nn.Module):
 
     @torch.no_grad()
     def _guide(
-        self, embed_inputs: dict[str, torch.Tensor], paths: Sequence[Path]
+        self, embed_inputs: dict[str, Any], paths: Sequence[Path], chained: bool
     ) -> tuple[list[TrackerState], TrackerOutput | None]:
         """Run the teacher: its state at each cut, and its prediction; only as far as anything needs it."""
-        compared = bool(self.guidance_weight or self.mimicking_weight)
+        compared = bool(self.guidance_weight or self.mimicking_weight or chained)
         needed = self.plan.num_stages if compared else max(list(path).index(True) for path in paths)
         if not compared and needed == 0:
             return [], None
         states = [self.teacher.embed(**embed_inputs, keep_all_tokens=True)]
         for stage in range(needed):
             states.append(self._run(self.teacher, self.plan.teacher_stage(stage), states[-1]))
-        return states, self.teacher.decode(states[-1]) if self.guidance_weight else None
+        return states, self.teacher.decode(states[-1]) if self.guidance_weight or chained else None
 
     def _mix(
-        self, embed_inputs: dict[str, torch.Tensor], teacher_states: list[TrackerState], paths: Sequence[Path]
+        self, embed_inputs: dict[str, Any], teacher_states: list[TrackerState], paths: Sequence[Path]
     ) -> tuple[TrackerState, torch.Tensor]:
         """Run the paths; return the state before decoding in the batch's order, and the mimicking loss."""
         mimicking = torch.zeros((), device=embed_inputs["search_pixel_values"].device)
@@ -219,7 +248,7 @@ class MixedTracker(nn.Module):
 
     def _start(
         self,
-        embed_inputs: dict[str, torch.Tensor],
+        embed_inputs: dict[str, Any],
         teacher_states: list[TrackerState],
         stage: int,
         rows: list[int],
@@ -228,7 +257,7 @@ class MixedTracker(nn.Module):
         if stage > 0:
             return self._project(_Samples(rows, teacher_states[stage].select(rows)), self.to_student, stage - 1)
         if len(rows) < embed_inputs["search_pixel_values"].shape[0]:
-            embed_inputs = {name: value[rows] for name, value in embed_inputs.items()}
+            embed_inputs = {name: _rows(value, rows) for name, value in embed_inputs.items()}
         return _Samples(rows, self.student.embed(**embed_inputs, keep_all_tokens=True))
 
     @staticmethod

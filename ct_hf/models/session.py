@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .image_processing_tracker import CropWindow, Frame, TrackerImageProcessor, as_frame, check_box, frame_size
+from .templates import TemplateBank, TemplateCrop
 
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class TrackingSession:
     Attributes:
         box (`np.ndarray` of shape `(4,)`): where the target was last seen.
         size (`tuple[int, int]`): width and height of the video.
+        frame_number (`int`): number of the last frame, the first being 0.
+        templates ([`~templates.TemplateBank`]): templates the tracker looks at.
+        memory (`ModelOutput`, *optional*): what the family carries from frame to frame.
 
     Raises:
         ValueError: the box is not finite, has no area or lies outside the frame; the model is in training mode.
@@ -76,12 +80,10 @@ class TrackingSession:
         self.size = frame_size(frame)
         self.box = check_box(box, self.size)
         self.memory = None
-        window = self.processor.window(self.box, "template")
-        templates = [self._crop(window, frame)] * model.config.num_templates
-        self.template_pixel_values = torch.stack(templates, dim=1)
-        boxes = torch.from_numpy(window.to_crop(self.box)).to(model.device, torch.float32)
-        self.template_boxes = boxes.expand(1, model.config.num_templates, 4)
+        self.frame_number = 0
+        self.templates: TemplateBank = model.template_bank_class(model.config, self._template(frame))
         self._window: CropWindow | None = None
+        self._frame: Frame = frame
 
     def inputs(self, frame: Frame) -> dict[str, Any]:
         """
@@ -102,11 +104,14 @@ class TrackingSession:
                 f"`frame` is {frame_size(frame)[0]}x{frame_size(frame)[1]} pixels but the video started with "
                 f"{self.size[0]}x{self.size[1]}. Resize it, or start a new session."
             )
+        self.frame_number += 1
+        self._frame = frame
         self._window = self.processor.window(self.box, "search")
+        templates = self.templates.select(self.frame_number)
         return {
-            "template_pixel_values": self.template_pixel_values,
+            "template_pixel_values": torch.stack([template.pixel_values for template in templates], dim=1),
             "search_pixel_values": self._crop(self._window, frame),
-            "template_boxes": self.template_boxes,
+            "template_boxes": torch.stack([template.box for template in templates], dim=1),
             "memory": self.memory,
         }
 
@@ -116,7 +121,9 @@ class TrackingSession:
         box = self._window.to_frame(boxes[0].float().cpu().numpy())
         self.box = clip_box(box, self.size)
         self.memory = output.memory
-        return Track(self.box.copy(), float(scores[0]))
+        track = Track(self.box.copy(), float(scores[0]))
+        self.templates.update(self.frame_number, track.score, lambda: self._template(self._frame))
+        return track
 
     def update(self, frame: Frame) -> Track:
         """
@@ -130,6 +137,11 @@ class TrackingSession:
         """
         with torch.inference_mode():
             return self.advance(self.model(**self.inputs(frame), return_dict=True))
+
+    def _template(self, frame: Frame) -> TemplateCrop:
+        window = self.processor.window(self.box, "template")
+        box = torch.from_numpy(window.to_crop(self.box)).to(self.model.device, torch.float32)
+        return TemplateCrop(self._crop(window, frame), box.unsqueeze(0))
 
     def _crop(self, window: CropWindow, frame: Frame) -> torch.Tensor:
         pixels = torch.from_numpy(window.extract(frame).copy()).to(self.model.device).permute(2, 0, 1)

@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_tracker import TrackerConfig
 from .session import TrackingSession
+from .templates import TemplateBank
 
 
 @dataclass
@@ -122,6 +123,25 @@ class TrackerOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     memory: ModelOutput | None = None
 
+    @classmethod
+    def chain(cls, outputs: list[Self]) -> Self:
+        """
+        Join the outputs of chained frames: tensors get the frames as their second dimension, losses are means over the
+        frames, the memory is the last frame's.
+        """
+        joined: dict[str, Any] = {"memory": outputs[-1].memory}
+        for name, value in outputs[0].items():
+            values = [output[name] for output in outputs]
+            if name == "loss":
+                joined[name] = torch.stack(values).mean()
+            elif name == "loss_dict":
+                joined[name] = {term: torch.stack([each[term] for each in values]).mean() for term in value}
+            elif name == "hidden_states":
+                joined[name] = tuple(torch.stack(states, dim=1) for states in zip(*values, strict=True))
+            elif name != "memory":
+                joined[name] = torch.stack(values, dim=1)
+        return cls(**joined)
+
 
 class Boundary(NamedTuple):
     """
@@ -146,6 +166,8 @@ class PreTrainedTracker(PreTrainedModel):
     Attributes:
         layers (`nn.ModuleList`): the trunk; each layer takes a state and returns the next.
         head (`nn.Module`): one of the heads of `heads.py`.
+        carries_memory (`bool`): whether a frame's output holds a memory for the next frame, so that frames can be chained.
+        template_bank_class (`type`): how a session of the family chooses its templates.
     """
 
     config: TrackerConfig
@@ -154,6 +176,8 @@ class PreTrainedTracker(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
+    carries_memory: bool = False
+    template_bank_class: type[TemplateBank] = TemplateBank
 
     layers: nn.ModuleList
     head: nn.Module
@@ -224,10 +248,11 @@ class PreTrainedTracker(PreTrainedModel):
             template_pixel_values (`torch.Tensor` of shape `(batch_size, num_templates, 3, template_size, template_size)`):
                 Normalised template crops.
             search_pixel_values (`torch.Tensor` of shape `(batch_size, 3, search_size, search_size)`):
-                Normalised search crops.
+                Normalised search crops; or `(batch_size, frames, 3, search_size, search_size)` for frames that are chained
+                by the family's memory. Outputs then have the frames as their second dimension.
             template_boxes (`torch.Tensor` of shape `(batch_size, num_templates, 4)`, *optional*):
                 `cx, cy, w, h` in [0, 1] of each template crop, where a family uses them.
-            search_boxes (`torch.Tensor` of shape `(batch_size, 4)`, *optional*):
+            search_boxes (`torch.Tensor` of shape `(batch_size, 4)` or `(batch_size, frames, 4)`, *optional*):
                 `cx, cy, w, h` in [0, 1] of the search crop: the label.
             text_features (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
                 Sentence feature, for families with a language token.
@@ -241,17 +266,68 @@ class PreTrainedTracker(PreTrainedModel):
         Returns:
             [`TrackerOutput`], or a tuple of its fields that are set.
         """
-        if search_pixel_values.ndim == 5:
-            raise ValueError(
-                f"`search_pixel_values` has {search_pixel_values.shape[1]} chained frames, but {type(self).__name__} carries "
-                "no memory from frame to frame. Give one frame: (batch_size, 3, search_size, search_size)."
-            )
         wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
         places = range(len(self.layers) + 1)
         wanted = list(places) if wanted is True else list(wanted or ())
         if not set(wanted) <= set(places):
             raise ValueError(f"`output_hidden_states` must be boundaries from 0 to {places[-1]}, got {wanted}.")
-        state = self.embed(template_pixel_values, search_pixel_values, template_boxes, text_features, memory)
+        inputs = {
+            "template_pixel_values": template_pixel_values,
+            "template_boxes": template_boxes,
+            "text_features": text_features,
+        }
+        if search_pixel_values.ndim == 5:
+            outputs = []
+            for frame, boxes in self.chained_frames(search_pixel_values, search_boxes):
+                outputs.append(self._predict(frame, boxes, memory, wanted, **inputs))
+                memory = outputs[-1].memory
+            output = TrackerOutput.chain(outputs)
+        else:
+            output = self._predict(search_pixel_values, search_boxes, memory, wanted, **inputs)
+        return_dict = return_dict if return_dict is not None else self.config.return_dict
+        return output if return_dict else output.to_tuple()
+
+    def chained_frames(
+        self, search_pixel_values: torch.Tensor, search_boxes: torch.Tensor | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """
+        Part chained search crops into frames.
+
+        Args:
+            search_pixel_values (`torch.Tensor` of shape `(batch_size, frames, 3, search_size, search_size)`): crops.
+            search_boxes (`torch.Tensor` of shape `(batch_size, frames, 4)`, *optional*): labels.
+
+        Returns:
+            `list[tuple]`: crops and labels of each frame.
+
+        Raises:
+            ValueError: the family carries no memory, or the labels are not of these frames.
+        """
+        if not self.carries_memory:
+            raise ValueError(
+                f"`search_pixel_values` has {search_pixel_values.shape[1]} chained frames, but {type(self).__name__} carries "
+                "no memory from frame to frame. Give one frame: (batch_size, 3, search_size, search_size)."
+            )
+        frames = search_pixel_values.unbind(1)
+        if search_boxes is None:
+            return [(frame, None) for frame in frames]
+        if tuple(search_boxes.shape) != (*search_pixel_values.shape[:2], 4):
+            raise ValueError(
+                f"`search_boxes` has shape {tuple(search_boxes.shape)}, expected one box for each of {len(frames)} chained "
+                f"frames: {(*search_pixel_values.shape[:2], 4)}."
+            )
+        return list(zip(frames, search_boxes.unbind(1), strict=True))
+
+    def _predict(
+        self,
+        search_pixel_values: torch.Tensor,
+        search_boxes: torch.Tensor | None,
+        memory: ModelOutput | None,
+        wanted: list[int],
+        **inputs: torch.Tensor | None,
+    ) -> TrackerOutput:
+        """Predict the box of one frame, with its loss where there is a label."""
+        state = self.embed(search_pixel_values=search_pixel_values, memory=memory, **inputs)
         hidden_states = {0: state.hidden_states} if 0 in wanted else {}
         for index, layer in enumerate(self.layers, start=1):
             state = layer(state)
@@ -263,8 +339,7 @@ class PreTrainedTracker(PreTrainedModel):
         if search_boxes is not None:
             terms = self.compute_loss(output, search_boxes)
             output = dataclasses.replace(output, loss=sum(terms.values()), loss_dict=terms)
-        return_dict = return_dict if return_dict is not None else self.config.return_dict
-        return output if return_dict else output.to_tuple()
+        return output
 
     def start(self, frame: Any, box: Any) -> TrackingSession:
         """

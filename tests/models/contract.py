@@ -159,6 +159,29 @@ class TrackerContract:
                 state = layer(state)
             assert_equal(model.decode(state), model(**inputs))
 
+    def test_chained_frames(self, model, inputs, labels):
+        """Frames given at once are as frames given one by one with the memory passed on; without memory, an error."""
+        frames = [inputs["search_pixel_values"], inputs["search_pixel_values"].flip(-1)]
+        chain = {**inputs, "search_pixel_values": torch.stack(frames, dim=1)}
+        if not model.carries_memory:
+            with pytest.raises(ValueError, match="2 chained frames.*no memory"):
+                model(**chain)
+            return
+        boxes = torch.stack([labels, labels.flip(0)], dim=1)
+        with torch.no_grad():
+            chained = model(**chain, search_boxes=boxes)
+            first = model(**{**inputs, "search_pixel_values": frames[0]}, search_boxes=boxes[:, 0])
+            later = {**inputs, "search_pixel_values": frames[1]}
+            second = model(**later, search_boxes=boxes[:, 1], memory=first.memory)
+            alone = model(**later)
+        assert_equal(chained.pred_boxes, torch.stack([first.pred_boxes, second.pred_boxes], dim=1))
+        assert_equal(chained.memory, second.memory)
+        torch.testing.assert_close(chained.loss, (first.loss + second.loss) / 2)
+        assert not torch.equal(alone.pred_boxes, second.pred_boxes), "the memory makes no difference"
+        assert not any(tensor.requires_grad for tensor in tensors_of(model(**inputs).memory).values())
+        with pytest.raises(ValueError, match="`search_boxes` has shape"):
+            model(**chain, search_boxes=labels)
+
     # Save and load
 
     def test_save_and_load(self, model, inputs, tmp_path):

@@ -80,9 +80,9 @@ class TestStart:
 
     def test_templates(self, tiny_tracker, session, noise_frames):
         expected = session.processor(noise_frames[0], boxes=[BOX], target="template")["template_pixel_values"]
-        assert torch.equal(session.template_pixel_values, expected)
+        assert torch.equal(session.inputs(noise_frames[1])["template_pixel_values"], expected)
         window = session.processor.window(BOX, "template")
-        assert session.template_boxes.tolist() == [[pytest.approx([0.5, 0.5, 20 / window.size, 16 / window.size])]]
+        assert session.templates.first.box.tolist() == [pytest.approx([0.5, 0.5, 20 / window.size, 16 / window.size])]
 
     def test_box_is_copied(self, tiny_tracker, noise_frames):
         box = np.array(BOX)
