@@ -29,7 +29,8 @@ class PairSampler:
         seed: Seed of all draws.
         pairs_per_clip: Pairs drawn from each clip.
         augmentation: Changes of each pair; `None` for none.
-        center_jitter: Largest shift of the search crop is half of this, in units of the target's mean side.
+        center_jitter: Largest shift of the search crop is half of this, in units of the target's mean side; by default
+            three quarters of `search_factor`, which is OSTrack's 3 at a factor of 4 (its models of factor 5 take 3.5).
         scale_jitter: Standard deviation of the log of the factors by which the search crop's size is changed.
 
     Example:
@@ -49,7 +50,7 @@ class PairSampler:
         seed: int,
         pairs_per_clip: int = 4,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
-        center_jitter: float = 3.0,
+        center_jitter: float | None = None,
         scale_jitter: float = 0.25,
     ):
         if pairs_per_clip < 1:
@@ -60,7 +61,7 @@ class PairSampler:
         self.seed = seed
         self.pairs_per_clip = pairs_per_clip
         self.augmentation = augmentation
-        self.center_jitter = center_jitter
+        self.center_jitter = 0.75 * config.search_factor if center_jitter is None else center_jitter
         self.scale_jitter = scale_jitter
         self._pending = np.zeros(len(CAUSES), dtype=np.int64)
         self._bad_clips = 0

@@ -10,7 +10,7 @@ from .metrics import (
     success_curve,
 )
 from .one_pass import EvaluationResult, TrackerResult, evaluate_trackers
-from .picture import draw_strip
+from .picture import draw_animation, draw_strip
 from .report import comparison_table
 
 
@@ -19,6 +19,7 @@ __all__ = [
     "SequenceScore",
     "TrackerResult",
     "comparison_table",
+    "draw_animation",
     "draw_strip",
     "evaluate_trackers",
     "iou",

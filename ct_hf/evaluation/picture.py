@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +73,47 @@ def _check_predictions(sequence: Sequence, predictions: Mapping[str, np.ndarray]
             )
 
 
+class _Painter:
+    """Draws frames of one sequence with the boxes of some trackers, and the legend that goes with them."""
+
+    def __init__(self, sequence: Sequence, predictions: Mapping[str, np.ndarray], height: int):
+        if height < 60:
+            raise ValueError(f"`height` must be at least 60 pixels for its text to be legible, got {height}.")
+        _check_predictions(sequence, predictions)
+        self.sequence, self.predictions, self.height = sequence, predictions, height
+        self.colors = {"ground truth": GROUND_TRUTH_COLOR}
+        self.colors |= dict(zip(predictions, TRACKER_COLORS, strict=False))
+        self.font = ImageFont.load_default(size=max(12, height // 13))
+        self.pad, self.line_width = max(4, height // 40), max(2, height // 80)
+
+    def tile(self, index: int) -> Image.Image:
+        """One frame with its boxes and its number."""
+        frame, sequence = self.sequence.frame(index), self.sequence
+        scale = self.height / frame.height
+        tile = frame.resize((round(frame.width * scale), self.height), Image.Resampling.BILINEAR)
+        draw = ImageDraw.Draw(tile)
+        if sequence.visible[index] and np.isfinite(sequence.boxes[index]).all():
+            _draw_box(draw, sequence.boxes[index] * scale, GROUND_TRUTH_COLOR, self.line_width)
+        for name, boxes in self.predictions.items():
+            _draw_box(draw, np.asarray(boxes)[index] * scale, self.colors[name], self.line_width)
+        label, pad = f"frame {index}", self.pad
+        box = draw.textbbox((pad, pad), label, font=self.font)
+        draw.rectangle((0, 0, box[2] + pad, box[3] + pad), fill=_BACKGROUND)
+        draw.text((pad, pad), label, fill=_TEXT, font=self.font)
+        return tile
+
+    def with_legend(self, tiles: list[Image.Image]) -> Image.Image:
+        """Tiles side by side, and the legend below."""
+        legend = _draw_legend(self.colors, sum(tile.width + _GAP for tile in tiles) - _GAP, self.font, self.pad)
+        picture = Image.new("RGB", (legend.width, self.height + legend.height), _BACKGROUND)
+        left = 0
+        for tile in tiles:
+            picture.paste(tile, (left, 0))
+            left += tile.width + _GAP
+        picture.paste(legend, (0, self.height))
+        return picture
+
+
 def draw_strip(
     sequence: Sequence, predictions: Mapping[str, np.ndarray], *, num_frames: int = 5, height: int = 180
 ) -> Image.Image:
@@ -95,38 +136,39 @@ def draw_strip(
     """
     if num_frames < 1:
         raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
-    if height < 60:
-        raise ValueError(f"`height` must be at least 60 pixels for its text to be legible, got {height}.")
-    _check_predictions(sequence, predictions)
-    colors = {"ground truth": GROUND_TRUTH_COLOR}
-    colors |= dict(zip(predictions, TRACKER_COLORS, strict=False))
-    font = ImageFont.load_default(size=max(12, height // 13))
-    pad, line_width = max(4, height // 40), max(2, height // 80)
-
-    tiles = []
-    for index in np.unique(np.linspace(0, len(sequence) - 1, num_frames).round().astype(int)).tolist():
-        frame = sequence.frame(index)
-        scale = height / frame.height
-        tile = frame.resize((round(frame.width * scale), height), Image.Resampling.BILINEAR)
-        draw = ImageDraw.Draw(tile)
-        if sequence.visible[index] and np.isfinite(sequence.boxes[index]).all():
-            _draw_box(draw, sequence.boxes[index] * scale, GROUND_TRUTH_COLOR, line_width)
-        for name, boxes in predictions.items():
-            _draw_box(draw, np.asarray(boxes)[index] * scale, colors[name], line_width)
-        label = f"frame {index}"
-        box = draw.textbbox((pad, pad), label, font=font)
-        draw.rectangle((0, 0, box[2] + pad, box[3] + pad), fill=_BACKGROUND)
-        draw.text((pad, pad), label, fill=_TEXT, font=font)
-        tiles.append(tile)
-
-    legend = _draw_legend(colors, sum(tile.width + _GAP for tile in tiles) - _GAP, font, pad)
-    strip = Image.new("RGB", (legend.width, height + legend.height), _BACKGROUND)
-    left = 0
-    for tile in tiles:
-        strip.paste(tile, (left, 0))
-        left += tile.width + _GAP
-    strip.paste(legend, (0, height))
-    return strip
+    painter = _Painter(sequence, predictions, height)
+    indices = np.unique(np.linspace(0, len(sequence) - 1, num_frames).round().astype(int)).tolist()
+    return painter.with_legend([painter.tile(index) for index in indices])
 
 
-__all__ = ["GROUND_TRUTH_COLOR", "TRACKER_COLORS", "draw_strip"]
+def draw_animation(
+    sequences: Iterable[Sequence], predictions: Mapping[str, Mapping[str, np.ndarray]], *, height: int = 180
+) -> list[Image.Image]:
+    """
+    Draw every frame of some sequences, with the boxes of ground truth and trackers and a legend below.
+
+    Args:
+        sequences (iterable of [`~data.sequences.Sequence`]): sequences of equal length, shown side by side.
+        predictions (`Mapping[str, Mapping[str, np.ndarray]]`): by tracker and by name of the sequence, boxes as in
+            [`draw_strip`].
+        height (`int`, *optional*, defaults to 180): height of a frame in the picture, in pixels.
+
+    Returns:
+        `list[PIL.Image.Image]` in mode RGB, all of one size; the first one saves them all:
+        `images[0].save("tracks.gif", save_all=True, append_images=images[1:], duration=66, loop=0)`.
+
+    Raises:
+        ValueError: there is no sequence or lengths differ, `height` is too small, there are too many trackers, or boxes
+            are not one a frame.
+    """
+    painters = [
+        _Painter(sequence, {name: tracks[sequence.name] for name, tracks in predictions.items()}, height)
+        for sequence in sequences
+    ]
+    lengths = sorted({len(painter.sequence) for painter in painters})
+    if len(lengths) != 1:
+        raise ValueError(f"`sequences` must be at least one, and all of one length, got lengths {lengths}.")
+    return [painters[0].with_legend([painter.tile(index) for painter in painters]) for index in range(lengths[0])]
+
+
+__all__ = ["GROUND_TRUTH_COLOR", "TRACKER_COLORS", "draw_animation", "draw_strip"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ct_hf.evaluation import draw_strip
+from ct_hf.evaluation import draw_animation, draw_strip
 from ct_hf.evaluation.picture import GROUND_TRUTH_COLOR, TRACKER_COLORS
 
 
@@ -93,3 +93,23 @@ def test_what_cannot_be_drawn_is_refused(make_sequence):
         draw_strip(sequence, {}, num_frames=0)
     with pytest.raises(ValueError, match="`height` must be at least 60"):
         draw_strip(sequence, {}, height=20)
+
+
+def test_animation_shows_every_frame_of_each_sequence_with_its_own_boxes(make_sequence):
+    first, second = make_sequence(num_frames=4), make_sequence(num_frames=4)
+    first.name, second.name = "first", "second"
+    boxes = np.tile([30.0, 20.0, 20.0, 16.0], (4, 1))
+    moved = boxes + np.arange(4)[:, None] * [6, 0, 0, 0]
+    images = draw_animation([first, second], {"tracker": {"first": boxes, "second": moved}}, height=96)
+    assert len(images) == 4 and {image.size for image in images} == {images[0].size}
+    assert images[0].width == 2 * 144 + 4
+    columns = [np.nonzero(mask(frames(image, 96), TRACKER_COLORS[0]).any(axis=0))[0] for image in images]
+    assert columns[0].min() == columns[3].min(), "the first sequence's box stays"
+    assert columns[3].max() - columns[0].max() == pytest.approx(18 * 1.5, abs=1), "the second one's moves"
+
+
+def test_animation_needs_equal_lengths(make_sequence):
+    with pytest.raises(ValueError, match=r"lengths \[3, 5\]"):
+        draw_animation([make_sequence(num_frames=3), make_sequence(num_frames=5)], {})
+    with pytest.raises(ValueError, match="at least one"):
+        draw_animation([], {})
