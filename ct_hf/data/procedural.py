@@ -81,7 +81,7 @@ class ProceduralSequence(Sequence):
     @cached_property
     def scene(self) -> Scene:
         """What is rendered."""
-        return Scene(np.random.default_rng([self.seed, self.index]), self.length, self.size, self.textures)
+        return Scene(np.random.default_rng([self.seed, self.index]), self.size, self.textures)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ class Scene:
 
     Args:
         rng: Source of all randomness; it is used up here, frames need none.
-        length: Number of frames.
         size: Width and height of a frame in pixels.
         textures: What paints targets and backgrounds.
     """
 
-    def __init__(self, rng: np.random.Generator, length: int, size: tuple[int, int], textures: TextureSource):
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], textures: TextureSource):
         self.size = size
         margin = rng.uniform(0.1, 0.35)
         canvas = tuple(int(side * (1 + 2 * margin)) for side in size)
@@ -27,13 +26,13 @@ class Scene:
         self.camera = Camera(rng, canvas, size)
         self.shutter = rng.uniform(0.2, 0.9) if rng.random() < 0.4 else 0.0
 
-        self.extent = min(size) * float(np.exp(rng.uniform(np.log(0.14), np.log(0.42))))
+        self.extent = min(size) * float(np.exp(rng.uniform(np.log(0.2), np.log(0.5))))
         look = Look.draw(rng, textures)
         if rng.random() < 0.2:  # hard to tell from what is around it
             look.picture = _part(rng, self.background)
-        home = (0.5 + rng.uniform(-0.3, 0.3, 2)) * size
-        # One target in ten stands, and only the camera moves.
-        roam = 0.02 if rng.random() < 0.1 else rng.uniform(0.15, 0.5)
+        home = (0.5 + rng.uniform(-0.15, 0.15, 2)) * size
+        # One target in ten stands, so that only the camera moves; one in ten goes far enough to leave and return.
+        roam = rng.choice([0.02, rng.uniform(0.2, 0.4), 0.7], p=[0.1, 0.8, 0.1])
         self.target = self._sprite(rng, look, self.extent, home, roam)
         self.neighbours = [
             self._sprite(

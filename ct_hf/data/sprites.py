@@ -94,7 +94,7 @@ class Sprite:
         rng: Source of all randomness.
         look: What it is made of.
         extent: Its size, in pixels of the frame.
-        home: `(2,)` place of its centre at time 0, in pixels of the frame.
+        home: `(2,)` middle of the places it goes to, in pixels of the frame as it is at time 0.
         frame: Width and height of the frame in pixels.
         camera: Whose motion it follows; `None` for none.
         roam: How far it may go from there, as a share of the frame.
@@ -124,7 +124,6 @@ class Sprite:
             fastest=rng.uniform(20, 80),
             fastest_rate=0.66 * extent / np.sqrt(2),
         )
-        self.start = np.array(self.place(0))
         self.aspect = rng.normal(0, 0.25)
         self.angle = rng.choice([0, rng.uniform(-0.5, 0.5), rng.uniform(-np.pi, np.pi)], p=[0.5, 0.25, 0.25])
         # Shape, log size, log aspect, angle, two shears, swing of limbs, log brightness, shift of the picture.
@@ -133,7 +132,7 @@ class Sprite:
 
     def center(self, time: float) -> tuple[np.ndarray, float, float]:
         """Place `(2,)` in pixels of the frame, scale and angle by the camera."""
-        own = np.array(self.place(time)) - self.start
+        own = np.array(self.place(time))
         if self.camera is None:
             return self.home + own, 1.0, 0.0
         place, scale, angle = self.camera.project(self.anchor, time)
