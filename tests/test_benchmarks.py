@@ -87,3 +87,27 @@ def test_pairs_command(tmp_path):
     printed = run_benchmark("pairs.py", "--pairs", 12, "--turns", 1, "--out", tmp_path / "pairs.json")
     assert "rendered, textures" in printed
     assert json.loads((tmp_path / "pairs.json").read_text())["median"]["rendered, textures"] > 0
+
+
+def test_forward_command_parses_what_to_compare(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import forward
+
+    parsed = forward.parse("mixformerv2/288_depth8_score=4,intermediate_size=768")
+    assert parsed == ("mixformerv2", "288_depth8_score", 4, {"intermediate_size": 768})
+    for wrong in ("ostrack", "ostrack/a", "ostrack/a=four", "ostrack=4"):
+        with pytest.raises(ValueError, match="`compare` must look like"):
+            forward.parse(wrong)
+
+
+def test_forward_measures_student_beside_teacher(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import forward
+
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    models = {
+        name: OSTrackModel(OSTrackConfig(num_hidden_layers=layers, num_attention_heads=2, **sizes)).eval()
+        for name, layers in (("teacher", 12), ("student", 1))
+    }
+    milliseconds = forward.measure(models, passes=3)
+    assert set(milliseconds) == {"teacher", "student"} and min(milliseconds.values()) > 0

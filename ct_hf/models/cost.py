@@ -11,7 +11,7 @@ def count_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_gmacs(model: PreTrainedModel, batch_size: int = 1) -> float:
+def count_gmacs(model: PreTrainedModel, batch_size: int = 1, attention: bool = True) -> float:
     """
     Count the multiply-accumulates of one forward pass: embedding, trunk and head, products of attention included.
 
@@ -21,6 +21,8 @@ def count_gmacs(model: PreTrainedModel, batch_size: int = 1) -> float:
     Args:
         model (`PreTrainedModel`): tracker.
         batch_size (`int`, *optional*, defaults to 1): number of search crops in the pass.
+        attention (`bool`, *optional*, defaults to `True`):
+            Whether products of tokens with tokens count, as those of queries, keys and values; many papers leave them out.
 
     Returns:
         `float`: 10^9 multiply-accumulates (half the floating point operations), for the whole batch.
@@ -37,7 +39,9 @@ def count_gmacs(model: PreTrainedModel, batch_size: int = 1) -> float:
             model(template_pixel_values=template, search_pixel_values=search)
     finally:
         model.train(training)
-    return counter.get_total_flops() / 2e9
+    flops = counter.get_flop_counts()["Global"]
+    of_tokens = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+    return sum(count for operation, count in flops.items() if attention or operation not in of_tokens) / 2e9
 
 
 __all__ = ["count_gmacs", "count_parameters"]

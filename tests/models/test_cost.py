@@ -32,6 +32,7 @@ def test_products_of_weights_and_of_attention_are_counted():
     expected = (96 * 3 * 6 + 2 * 96 * 96 * 6) / 1e9
     assert count_gmacs(Attention()) == pytest.approx(expected)
     assert count_gmacs(Attention(), batch_size=3) == pytest.approx(3 * expected)
+    assert count_gmacs(Attention(), attention=False) == pytest.approx(96 * 3 * 6 / 1e9)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,0 +1,150 @@
+"""What trackers and their students cost: parameters, GMACs, and the time of one forward pass.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/forward.py --out docs/results/forward.json
+
+Weights are random, shapes are those of the released models. Within a comparison teacher and student take turns, so that a
+machine which slows down does it to both; the median time at batch 1 counts. A comparison is TEACHER=STAGES, where TEACHER is
+family/variant of an original model and STAGES a number of stages of even length, with configuration fields of the student
+behind a comma: "mixformerv2/288_depth8_score=4,intermediate_size=768".
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import HfArgumentParser
+
+from ct_hf.compression import StagePlan, build_student
+from ct_hf.conversion.convert import FAMILIES
+from ct_hf.evaluation.report import markdown_table, short_number
+from ct_hf.models import PreTrainedTracker
+from ct_hf.models.cost import count_gmacs, count_parameters
+
+
+# The students of the paper (Tables 1 to 4).
+COMPARISONS = [
+    "ostrack/vitb_256_mae_32x4_ep300=2",
+    "ostrack/vitb_256_mae_32x4_ep300=3",
+    "ostrack/vitb_256_mae_32x4_ep300=4",
+    "ostrack/vitb_256_mae_32x4_ep300=6",
+    "ostrack/vitb_256_mae_32x4_ep300=8",
+    "ostrack/vitb_256_mae_ce_32x4_ep300=4",
+    "sutrack/sutrack_b224=4",
+    "odtrack/baseline=4",
+    "mixformerv2/288_depth8_score=4,intermediate_size=768",
+]
+
+
+@dataclass
+class ForwardArguments:
+    """What is compared, and how."""
+
+    compare: list[str] = field(
+        default_factory=lambda: list(COMPARISONS), metadata={"help": "TEACHER=STAGES, several."}
+    )
+    passes: int = field(default=15, metadata={"help": "Forward passes of each tracker that are timed."})
+    threads: int = field(default=2, metadata={"help": "Threads of torch."})
+    out: str | None = field(default=None, metadata={"help": "File for the figures; the table goes beside it as .md."})
+
+
+def parse(comparison: str) -> tuple[str, str, int, dict[str, Any]]:
+    """Part "family/variant=stages,field=value" into its four parts."""
+    try:
+        source, rest = comparison.split("=", 1)
+        family, variant = source.split("/", 1)
+        stages, *fields = rest.split(",")
+        overrides = {name: json.loads(value) for name, value in (entry.split("=") for entry in fields)}
+        return family, variant, int(stages), overrides
+    except ValueError as error:
+        raise ValueError(
+            f"`compare` must look like ostrack/VARIANT=4 or ostrack/VARIANT=4,field=8, got {comparison!r}."
+        ) from error
+
+
+def build_pair(family: str, variant: str, stages: int, overrides: dict[str, Any]) -> dict[str, PreTrainedTracker]:
+    """A teacher of random weights and its student."""
+    table = FAMILIES[family]
+    teacher = table.model_class(table.model_class.config_class.from_fields(**table.variants[variant])).eval()
+    student, _ = build_student(teacher, StagePlan.even(len(teacher.layers), stages), **overrides)
+    return {"teacher": teacher, "student": student.eval()}
+
+
+def inputs_of(model: PreTrainedTracker) -> dict[str, torch.Tensor]:
+    """One search crop of noise with its templates."""
+    config = model.config
+    template = (1, config.num_templates, 3, config.template_size, config.template_size)
+    return {
+        "template_pixel_values": torch.randn(template),
+        "search_pixel_values": torch.randn(1, 3, config.search_size, config.search_size),
+        "template_boxes": torch.tensor([0.5, 0.5, 0.5, 0.5]).expand(1, config.num_templates, 4),
+    }
+
+
+@torch.inference_mode()
+def measure(trackers: dict[str, PreTrainedTracker], passes: int) -> dict[str, float]:
+    """Median milliseconds of a forward pass of each tracker, taking turns after two turns of warming up."""
+    inputs = {name: inputs_of(model) for name, model in trackers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in trackers}
+    for turn in range(passes + 2):
+        for name, model in trackers.items():
+            start = time.perf_counter()
+            model(**inputs[name])
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * float(np.median(times)) for name, times in seconds.items()}
+
+
+def main() -> None:
+    """Measure each comparison and print the table."""
+    (args,) = HfArgumentParser(ForwardArguments).parse_args_into_dataclasses()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    rows = []
+    for comparison in args.compare:
+        family, variant, stages, overrides = parse(comparison)
+        trackers = build_pair(family, variant, stages, overrides)
+        milliseconds = measure(trackers, args.passes)
+        for name, model in trackers.items():
+            rows.append(
+                {
+                    "comparison": comparison,
+                    "tracker": f"{family}/{variant}" if name == "teacher" else f"  student of {stages} stages",
+                    "layers": len(model.layers),
+                    "parameters": count_parameters(model),
+                    "gmacs": count_gmacs(model),
+                    "gmacs_without_attention": count_gmacs(model, attention=False),
+                    "milliseconds": milliseconds[name],
+                    "speedup": milliseconds["teacher"] / milliseconds[name],
+                }
+            )
+        print(f"{comparison}: {rows[-1]['speedup']:.2f}x", flush=True)
+    table = markdown_table(
+        ["Tracker", "Layers", "Parameters (M)", "GMACs", "without attention", "ms", "Speed-up"],
+        [
+            [
+                row["tracker"],
+                str(row["layers"]),
+                short_number(row["parameters"] / 1e6),
+                short_number(row["gmacs"]),
+                short_number(row["gmacs_without_attention"]),
+                short_number(row["milliseconds"]),
+                f"{row['speedup']:.2f}x",
+            ]
+            for row in rows
+        ],
+    )
+    print(table)
+    if args.out:
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        conditions = {"torch": torch.__version__, "threads": args.threads, "dtype": "float32", "passes": args.passes}
+        out.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
+        out.with_suffix(".md").write_text(table + "\n")
+
+
+if __name__ == "__main__":
+    main()
