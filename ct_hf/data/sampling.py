@@ -30,7 +30,8 @@ class PairSampler:
         pairs_per_clip: Pairs drawn from each clip.
         augmentation: Changes of each pair; `None` for none.
         center_jitter: Largest shift of the search crop is half of this, in units of the target's mean side; by default
-            three quarters of `search_factor`, which is OSTrack's 3 at a factor of 4 (its models of factor 5 take 3.5).
+            the largest at which the whole target stays in view, `search_factor - 1`: OSTrack's 3 at a factor of 4 (at 5 it
+            takes 3.5).
         scale_jitter: Standard deviation of the log of the factors by which the search crop's size is changed.
 
     Example:
@@ -61,7 +62,7 @@ class PairSampler:
         self.seed = seed
         self.pairs_per_clip = pairs_per_clip
         self.augmentation = augmentation
-        self.center_jitter = 0.75 * config.search_factor if center_jitter is None else center_jitter
+        self.center_jitter = config.search_factor - 1 if center_jitter is None else center_jitter
         self.scale_jitter = scale_jitter
         self._pending = np.zeros(len(CAUSES), dtype=np.int64)
         self._bad_clips = 0

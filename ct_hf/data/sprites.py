@@ -117,12 +117,12 @@ class Sprite:
             x, y, z = camera.matrix(0) @ (*home, 1)
             self.anchor = np.array([x / z, y / z])
             _, self.first_scale, self.first_angle = camera.project(self.anchor, 0)
-        # From nearly still to two thirds of its size from frame to frame: a search region must be able to follow.
+        # From nearly still to 0.4 of its size from frame to frame: a search region must be able to follow.
         self.place = Wobble(
             rng,
             [roam * frame[0], roam * frame[1]],
             fastest=rng.uniform(20, 80),
-            fastest_rate=0.66 * extent / np.sqrt(2),
+            fastest_rate=0.4 * extent / np.sqrt(2),
         )
         self.aspect = rng.normal(0, 0.25)
         self.angle = rng.choice([0, rng.uniform(-0.5, 0.5), rng.uniform(-np.pi, np.pi)], p=[0.5, 0.25, 0.25])
