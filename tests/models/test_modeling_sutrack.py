@@ -252,10 +252,10 @@ class TestTemplates:
         session = model.start(frames[0], [30, 20, 20, 16])
         held = []
         for frame in frames[1:]:
-            held.append(session.inputs(frame)["template_pixel_values"][0])
+            inputs = session.inputs(frame)
+            held.append(inputs["template_pixel_values"][0])
             with torch.no_grad():
-                session.advance(model(**session.inputs(frame)))
-            session.frame_number -= 1  # `inputs` was called twice
+                session.advance(model(**inputs))
         assert torch.equal(held[0][0], held[0][1]) and torch.equal(held[1], held[0])
         assert torch.equal(held[2][0], held[0][0]) and not torch.equal(held[2][1], held[0][0])
 
