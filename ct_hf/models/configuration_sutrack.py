@@ -106,13 +106,15 @@ class SUTrackConfig(TrackerConfig):
             raise ValueError(f"`template_update_threshold` must be in [0, 1], got {self.template_update_threshold}.")
         if not self.crop_channels or not set(self.crop_channels) <= {3, 6}:
             raise ValueError(f"`crop_channels` must be some of 3 and 6, got {self.crop_channels}.")
-        multiples = [("patch_size", 4), ("hidden_size", 4), ("hidden_size", self.num_attention_heads)]
-        multiples += [("template_size", self.patch_size), ("search_size", self.patch_size)]
-        names = ["4", "4", "`num_attention_heads`", "`patch_size`", "`patch_size`"]
-        for (name, divisor), called in zip(multiples, names, strict=True):
+        for name, divisor, called in (
+            ("patch_size", 4, "4"),
+            ("hidden_size", 4, "4"),
+            ("hidden_size", self.num_attention_heads, f"`num_attention_heads` ({self.num_attention_heads})"),
+            ("template_size", self.patch_size, f"`patch_size` ({self.patch_size})"),
+            ("search_size", self.patch_size, f"`patch_size` ({self.patch_size})"),
+        ):
             if getattr(self, name) % divisor:
-                value = f" ({divisor})" if called.startswith("`") else ""
-                raise ValueError(f"`{name}` ({getattr(self, name)}) must be a multiple of {called}{value}.")
+                raise ValueError(f"`{name}` ({getattr(self, name)}) must be a multiple of {called}.")
         if self.head_channels < 8:
             raise ValueError(
                 f"`head_channels` must be at least 8 (it is halved three times), got {self.head_channels}."

@@ -51,12 +51,12 @@ class SUTrackStemBlock(nn.Module):
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.fc1 = nn.Linear(width, hidden)
         self.activation_fn = ACT2FN[config.stem_act]
-        self.fc_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.fc1_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         hidden = self.activation_fn(self.fc1(self.layernorm(features)))
-        return features + self.fc2(self.fc_norm(hidden))
+        return features + self.fc2(self.fc1_norm(hidden))
 
 
 class SUTrackMerge(nn.Module):
@@ -216,13 +216,13 @@ class SUTrackMLP(nn.Module):
     def __init__(self, config: SUTrackConfig):
         super().__init__()
         self.activation_fn = ACT2FN[config.hidden_act]
-        self.fc_gate = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc1_gate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc_norm = nn.LayerNorm(config.intermediate_size, eps=config.layer_norm_eps)
+        self.fc1_norm = nn.LayerNorm(config.intermediate_size, eps=config.layer_norm_eps)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.fc_norm(self.activation_fn(self.fc_gate(hidden_states)) * self.fc1(hidden_states)))
+        return self.fc2(self.fc1_norm(self.activation_fn(self.fc1_gate(hidden_states)) * self.fc1(hidden_states)))
 
 
 class SUTrackLayer(GradientCheckpointingLayer):

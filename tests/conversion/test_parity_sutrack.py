@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ct_hf.compression import StagePlan, build_student
 from ct_hf.conversion import CheckpointError, convert_checkpoint
 from ct_hf.conversion.key_table import apply_key_table
 from ct_hf.conversion.sutrack import TABLE, VARIANTS, null_text_features, read_config
@@ -202,6 +203,15 @@ def test_every_block(converted):
         assert_stats(tensor, numbers)
         index = torch.arange(32) * (tensor.numel() - 1) // 31
         torch.testing.assert_close(tensor.flatten()[index], probes, atol=TOKENS, rtol=0)
+
+
+def test_student_of_four_layers(converted):
+    """CT-SUTrack-4, as its card builds it: stages of six, each begun as its last layer."""
+    student, report = build_student(converted.model, StagePlan.even(24, 4))
+    assert report.layers == {0: 5, 1: 11, 2: 17, 3: 23} and not report.sliced and not report.random
+    assert sum(parameter.numel() for parameter in student.parameters()) == pytest.approx(21.3e6, rel=0.01)
+    with torch.no_grad():
+        assert student.eval()(**converted.inputs["batch2"]).pred_boxes.isfinite().all()
 
 
 def test_text_token(converted):
