@@ -17,7 +17,7 @@ logger = logging.get_logger(__name__)
 LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 HEAD_ROWS = ("q_proj", "k_proj", "v_proj")
 HEAD_COLUMNS = ("o_proj",)
-NEURON_ROWS = ("fc1",)
+NEURON_ROWS = ("fc1", "fc1_gate", "fc1_norm")
 NEURON_COLUMNS = ("fc2",)
 
 
@@ -60,9 +60,11 @@ def _heads(size: int, target: int, heads: int, target_heads: int) -> torch.Tenso
 
 
 def _neurons(name: str, weights: dict[str, torch.Tensor], target: int) -> torch.Tensor:
-    """The hidden neurons of an MLP with the largest product of incoming and outgoing norm, in their order."""
-    mlp = re.sub(r"\.fc[12]\.\w+$", "", name)
+    """The hidden neurons of an MLP with the largest product of incoming and outgoing norms, in their order."""
+    mlp = name.rsplit(".", 2)[0]
     norms = weights[f"{mlp}.fc1.weight"].norm(dim=1) * weights[f"{mlp}.fc2.weight"].norm(dim=0)
+    if f"{mlp}.fc1_gate.weight" in weights:
+        norms = norms * weights[f"{mlp}.fc1_gate.weight"].norm(dim=1)
     return norms.topk(target).indices.sort().values
 
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 
+from ..models.configuration_tracker import TrackerConfig
 from ..models.tracker import PreTrainedTracker
 from .checkpoint import CheckpointError
+
+
+Renames = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,22 @@ class KeyTable:
     Args:
         model_class (`type`): our model.
         variants (`dict[str, dict]`): configuration fields by the original's configuration name.
-        renames (`tuple[tuple[str, str], ...]`): pattern and replacement; the first pattern that matches a whole original
-            key names ours. A replacement with several names separated by spaces splits the tensor evenly along its rows.
+        renames (`tuple[tuple[str, str | Callable], ...]`): pattern and replacement, as `re.sub` takes them; the first
+            pattern that matches a whole original key names ours. A replacement with several names separated by spaces splits
+            the tensor evenly along its rows; a 1x1 convolution may become a linear layer. Where names depend on the
+            configuration, a function of it that returns the tuple.
         dropped (`dict[str, str]`): pattern of keys that are left out, and why.
         read_config (`Callable`): configuration fields that the shapes of a checkpoint reveal.
+        computed (`dict[str, Callable]`, *optional*): by our name what is computed of all original weights; the function
+            returns `None` where the checkpoint lacks what it needs. The keys it reads are also renamed or dropped.
     """
 
     model_class: type[PreTrainedTracker]
     variants: dict[str, dict[str, Any]]
-    renames: tuple[tuple[str, str], ...]
+    renames: Renames | Callable[[TrackerConfig], Renames]
     dropped: dict[str, str]
     read_config: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
+    computed: dict[str, Callable[[dict[str, torch.Tensor]], torch.Tensor | None]] = field(default_factory=dict)
 
 
 @dataclass
@@ -40,14 +49,21 @@ class ConversionReport:
     Args:
         renamed (`dict[str, list[str]]`): our names by original key.
         dropped (`dict[str, str]`): reason by original key.
+        computed (`list[str]`): our names of what was computed of several keys.
     """
 
     renamed: dict[str, list[str]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    computed: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{len(self.renamed)} keys converted, {len(self.dropped)} dropped on purpose"]
-        lines += [f"  dropped {key}: {reason}" for key, reason in self.dropped.items()]
+        lines += [f"  computed {name} of the original weights" for name in self.computed]
+        keys: dict[str, list[str]] = {}
+        for key, reason in self.dropped.items():
+            keys.setdefault(reason, []).append(key)
+        for reason, (first, *others) in keys.items():
+            lines.append(f"  dropped {first}{f' and {len(others)} more' if others else ''}: {reason}")
         return "\n".join(lines)
 
 
@@ -72,23 +88,36 @@ def apply_key_table(table: KeyTable, weights: dict[str, torch.Tensor], model: Pr
         weights = {key.removeprefix("module."): tensor for key, tensor in weights.items()}
     converted: dict[str, torch.Tensor] = {}
     expected = model.state_dict()
+    renames = table.renames(model.config) if callable(table.renames) else table.renames
     for key, tensor in weights.items():
         reason = next((why for pattern, why in table.dropped.items() if re.fullmatch(pattern, key)), None)
         if reason is not None:
             report.dropped[key] = reason
             continue
-        names = next((re.sub(old, new, key).split() for old, new in table.renames if re.fullmatch(old, key)), None)
+        names = next((re.sub(old, new, key).split() for old, new in renames if re.fullmatch(old, key)), None)
         if not names or any(name not in expected for name in names):
             raise CheckpointError(f"surplus key `{key}` in the checkpoint. {_advice(table, weights, model)}")
         report.renamed[key] = names
         parts = tensor.chunk(len(names)) if len(names) > 1 else [tensor]
         for name, part in zip(names, parts, strict=True):
+            if part.shape[2:] == (1, 1) and expected[name].ndim == 2:
+                part = part.flatten(1)
             if part.shape != expected[name].shape:
                 raise CheckpointError(
                     f"key `{key}` gives `{name}` shape {tuple(part.shape)}, expected {tuple(expected[name].shape)}. "
                     f"{_advice(table, weights, model)}"
                 )
             converted[name] = part.clone()
+    for name in (name for name in table.computed if name in expected):
+        tensor = table.computed[name](weights)
+        if tensor is not None and tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"`{name}` computed of the checkpoint has shape {tuple(tensor.shape)}, expected "
+                f"{tuple(expected[name].shape)}. {_advice(table, weights, model)}"
+            )
+        if tensor is not None:
+            converted[name] = tensor
+            report.computed.append(name)
     missing = [name for name in expected if name not in converted]
     if missing:
         raise CheckpointError(

@@ -1,9 +1,11 @@
 """Trackers. Flat, since code that travels with a pushed model imports only within one folder."""
 
 from .configuration_ostrack import OSTrackConfig
+from .configuration_sutrack import SUTrackConfig
 from .configuration_tracker import TrackerConfig
 from .image_processing_tracker import CropWindow, TrackerImageProcessor
 from .modeling_ostrack import OSTrackModel
+from .modeling_sutrack import SUTrackModel
 from .session import Track, TrackingSession
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
 
@@ -14,6 +16,8 @@ __all__ = [
     "OSTrackConfig",
     "OSTrackModel",
     "PreTrainedTracker",
+    "SUTrackConfig",
+    "SUTrackModel",
     "Track",
     "TrackerConfig",
     "TrackerImageProcessor",

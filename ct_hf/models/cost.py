@@ -31,12 +31,13 @@ def count_gmacs(model: PreTrainedModel, batch_size: int = 1, attention: bool = T
     like = {"dtype": model.dtype, "device": model.device}
     template = torch.zeros(batch_size, config.num_templates, 3, config.template_size, config.template_size, **like)
     search = torch.zeros(batch_size, 3, config.search_size, config.search_size, **like)
+    boxes = torch.full((batch_size, config.num_templates, 4), 0.5, **like)
     training = model.training
     model.eval()
     try:
         # The fused kernels for CPU are unknown to the counter, which would leave attention out without a word.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(template_pixel_values=template, search_pixel_values=search)
+            model(template_pixel_values=template, search_pixel_values=search, template_boxes=boxes)
     finally:
         model.train(training)
     flops = counter.get_flop_counts()["Global"]

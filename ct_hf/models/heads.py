@@ -125,6 +125,19 @@ def box_losses(boxes: torch.Tensor, targets: torch.Tensor, prefix: str = "") -> 
     }
 
 
+def categorical_divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:
+    """
+    Kullback-Leibler divergence of two sets of distributions, summed over all of them.
+
+    Args:
+        logits (`torch.Tensor` of shape `(..., classes)`): before the softmax.
+        target_logits (`torch.Tensor` of shape `(..., classes)`): the same of the teacher.
+    """
+    target, logits = target_logits.log_softmax(dim=-1), logits.log_softmax(dim=-1)
+    # The last two terms sum to zero; with them every logit's gradient is exactly zero at equality.
+    return (target.exp() * (target - logits) + logits.exp() - target.exp()).sum()
+
+
 def clip_to_crop(boxes: torch.Tensor) -> torch.Tensor:
     """Clip label boxes `(batch_size, 4)`, `cx, cy, w, h`, to the crop [0, 1], as the originals do."""
     return xyxy_to_cxcywh(cxcywh_to_xyxy(full_precision(boxes)).clamp(0, 1))
@@ -242,10 +255,8 @@ class CornerHead(nn.Module):
     def compute_guidance(self, output: TrackerOutput, teacher_output: TrackerOutput) -> dict[str, torch.Tensor]:
         """See [`~tracker.PreTrainedTracker.compute_guidance`]: 2 GIoU + 5 L1, and the divergence of each corner's map."""
         with torch.autocast(output.pred_boxes.device.type, enabled=False):
-            target = teacher_output.corner_logits.detach().flatten(2).log_softmax(dim=2)
-            logits = output.corner_logits.flatten(2).log_softmax(dim=2)
-            # The last two terms sum to zero; with them every cell's gradient is exactly zero at equality.
-            divergence = (target.exp() * (target - logits) + logits.exp() - target.exp()).sum() / target.shape[0]
+            target = teacher_output.corner_logits.detach().flatten(2)
+            divergence = categorical_divergence(output.corner_logits.flatten(2), target) / target.shape[0]
             boxes = box_losses(output.pred_boxes, teacher_output.pred_boxes.detach(), prefix="guidance_")
             return {"guidance_map": divergence, **boxes}
 

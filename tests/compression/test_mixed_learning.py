@@ -48,9 +48,9 @@ GROUPS = {
 }
 
 
-def overfit(mixed, steps, learning_rate):
+def overfit(mixed, steps, learning_rate, batch=None):
     """Losses of the student's own path on eight fixed pairs, before and after training on random paths."""
-    batch = make_batch(8)
+    batch = batch or make_batch(8)
     student = [(True,) * mixed.plan.num_stages] * 8
 
     def losses():

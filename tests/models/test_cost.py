@@ -20,7 +20,7 @@ class Attention(nn.Module):
         self.register_buffer("table", torch.zeros(100))
         self.modes = []
 
-    def forward(self, template_pixel_values, search_pixel_values):
+    def forward(self, template_pixel_values, search_pixel_values, template_boxes=None):
         self.modes.append((self.training, torch.is_grad_enabled()))
         tokens = [template_pixel_values.permute(0, 1, 3, 4, 2).flatten(1, 3), search_pixel_values.flatten(2).mT]
         hidden = self.project(torch.cat(tokens, dim=1)).unsqueeze(1)
