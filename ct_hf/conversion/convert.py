@@ -5,12 +5,16 @@ from typing import Any
 
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
-from . import odtrack, ostrack
+from . import compresstracker, odtrack, ostrack
 from .checkpoint import read_checkpoint
 from .key_table import ConversionReport, KeyTable, apply_key_table
 
 
-FAMILIES: dict[str, KeyTable] = {"odtrack": odtrack.TABLE, "ostrack": ostrack.TABLE}
+FAMILIES: dict[str, KeyTable] = {
+    "compresstracker": compresstracker.TABLE,
+    "odtrack": odtrack.TABLE,
+    "ostrack": ostrack.TABLE,
+}
 
 
 def convert_checkpoint(

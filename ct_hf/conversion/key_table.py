@@ -23,6 +23,7 @@ class KeyTable:
             key names ours. A replacement with several names separated by spaces splits the tensor evenly along its rows.
         dropped (`dict[str, str]`): pattern of keys that are left out, and why.
         read_config (`Callable`): configuration fields that the shapes of a checkpoint reveal.
+        family (`str`, *optional*): name of the family, where it is not our model's type.
     """
 
     model_class: type[PreTrainedTracker]
@@ -30,6 +31,7 @@ class KeyTable:
     renames: tuple[tuple[str, str], ...]
     dropped: dict[str, str]
     read_config: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
+    family: str | None = None
 
 
 @dataclass
@@ -103,7 +105,7 @@ def _advice(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrained
     """Say which configuration would fit the checkpoint."""
     fields = table.read_config(weights)
     if not fields:
-        return f"It is not a checkpoint of the family `{model.config.model_type}`."
+        return f"It is not a checkpoint of the family `{table.family or model.config.model_type}`."
     unlike = {name: value for name, value in fields.items() if getattr(model.config, name) != value}
     if not unlike:
         return "Its configuration fits; the file is incomplete or of another model of the family."
