@@ -91,8 +91,8 @@ class TestThreeChainedCalls:
             recorded = case.recorded[f"{tag}.block_stats_f64"][layer]
             torch.testing.assert_close(torch.tensor(numbers).double(), recorded[:6], atol=TOKENS, rtol=0)
             assert abs(tokens.sum() - recorded[6]) < TOKENS * len(tokens)
-            first = case.recorded[f"{tag}.block_first4_tokens_ch8"]
-            print(first.shape)
+            first = case.recorded[f"{tag}.block_first4_tokens_ch8"][layer]
+            torch.testing.assert_close(state.hidden_states[0, :4, :8], first, atol=TOKENS, rtol=0)
 
     def test_kept_tokens(self, case, tag):
         states, _ = case.calls[tag]
