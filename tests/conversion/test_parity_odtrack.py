@@ -8,6 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from ct_hf.conversion import convert_checkpoint
+from ct_hf.conversion.key_table import apply_key_table
+from ct_hf.conversion.odtrack import TABLE, VARIANTS
+from ct_hf.models import ODTrackConfig, ODTrackModel
 
 from .checkpoints import save_original
 
@@ -131,3 +134,21 @@ def test_tracker_loop(case, sequence):
         track = session.update(frames[entry["frame"]])
         assert abs(torch.tensor(track.box) - torch.tensor(entry["target_bbox"])).max() < PIXELS
         assert abs(track.score - entry["response_max"]) < 1e-3
+
+
+def test_large_model_has_the_original_s_keys_and_shapes(case):
+    """ODTrack-L by shapes alone: they are the base model's in twice the depth and 4/3 of the width."""
+    widths, shapes = {768: 1024, 2304: 3072, 3072: 4096}, {}
+    for key, entry in case.spec["state_dict"].items():
+        shape = [widths.get(size, size) for size in entry["shape"]]
+        numbers = range(24) if key.startswith("backbone.blocks.0.") else [None]
+        if numbers != [None] or not key.startswith("backbone.blocks."):
+            names = [key if number is None else key.replace(".0.", f".{number}.", 1) for number in numbers]
+            shapes |= dict.fromkeys(names, shape)
+    assert len(shapes) == 387
+    with torch.device("meta"):
+        model = ODTrackModel(ODTrackConfig(**VARIANTS["baseline_large"]))
+    report = apply_key_table(TABLE, {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, model)
+    assert set(report.renamed) | {"backbone.pos_embed"} == set(shapes)
+    assert sorted(ours for names in report.renamed.values() for ours in names) == sorted(model.state_dict())
+    assert [layer.importance_rows for layer in model.layers if layer.keep_ratio < 1] == [[65]] * 3
