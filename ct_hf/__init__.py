@@ -4,16 +4,33 @@ from importlib.metadata import version
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from .models import OSTrackConfig, OSTrackModel, SUTrackConfig, SUTrackModel, TrackerImageProcessor
+from .models import (
+    ODTrackConfig,
+    ODTrackModel,
+    OSTrackConfig,
+    OSTrackModel,
+    SUTrackConfig,
+    SUTrackModel,
+    TrackerImageProcessor,
+)
 
 
 __version__ = version("ct_hf")
 
-_FAMILIES = {OSTrackConfig: OSTrackModel, SUTrackConfig: SUTrackModel}
+_FAMILIES = {OSTrackConfig: OSTrackModel, ODTrackConfig: ODTrackModel, SUTrackConfig: SUTrackModel}
 
 for _config, _model in _FAMILIES.items():
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoImageProcessor.register(_config, image_processor_classes={"pil": TrackerImageProcessor}, exist_ok=True)
 
-__all__ = ["OSTrackConfig", "OSTrackModel", "SUTrackConfig", "SUTrackModel", "TrackerImageProcessor", "__version__"]
+__all__ = [
+    "ODTrackConfig",
+    "ODTrackModel",
+    "OSTrackConfig",
+    "OSTrackModel",
+    "SUTrackConfig",
+    "SUTrackModel",
+    "TrackerImageProcessor",
+    "__version__",
+]

@@ -5,12 +5,17 @@ from typing import Any
 
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
-from . import ostrack, sutrack
+from . import compresstracker, odtrack, ostrack, sutrack
 from .checkpoint import read_checkpoint
 from .key_table import ConversionReport, KeyTable, apply_key_table
 
 
-FAMILIES: dict[str, KeyTable] = {"ostrack": ostrack.TABLE, "sutrack": sutrack.TABLE}
+FAMILIES: dict[str, KeyTable] = {
+    "compresstracker": compresstracker.TABLE,
+    "odtrack": odtrack.TABLE,
+    "ostrack": ostrack.TABLE,
+    "sutrack": sutrack.TABLE,
+}
 
 
 def convert_checkpoint(

@@ -31,6 +31,7 @@ class KeyTable:
         read_config (`Callable`): configuration fields that the shapes of a checkpoint reveal.
         computed (`dict[str, Callable]`, *optional*): by our name what is computed of all original weights; the function
             returns `None` where the checkpoint lacks what it needs. The keys it reads are also renamed or dropped.
+        family (`str`, *optional*): name of the family, where it is not our model's type.
     """
 
     model_class: type[PreTrainedTracker]
@@ -39,6 +40,7 @@ class KeyTable:
     dropped: dict[str, str]
     read_config: Callable[[dict[str, torch.Tensor]], dict[str, Any]]
     computed: dict[str, Callable[[dict[str, torch.Tensor]], torch.Tensor | None]] = field(default_factory=dict)
+    family: str | None = None
 
 
 @dataclass
@@ -132,7 +134,7 @@ def _advice(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrained
     """Say which configuration would fit the checkpoint."""
     fields = table.read_config(weights)
     if not fields:
-        return f"It is not a checkpoint of the family `{model.config.model_type}`."
+        return f"It is not a checkpoint of the family `{table.family or model.config.model_type}`."
     unlike = {name: value for name, value in fields.items() if getattr(model.config, name) != value}
     if not unlike:
         return "Its configuration fits; the file is incomplete or of another model of the family."

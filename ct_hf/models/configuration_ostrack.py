@@ -81,8 +81,6 @@ class OSTrackConfig(TrackerConfig):
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
                 f"({self.num_attention_heads})."
             )
-        if self.num_templates != 1:
-            raise ValueError(f"`num_templates` of OSTrack must be 1, got {self.num_templates}.")
         if not 0 < self.elimination_keep_ratio <= 1:
             raise ValueError(f"`elimination_keep_ratio` must be in (0, 1], got {self.elimination_keep_ratio}.")
         outside = [layer for layer in self.elimination_layers if not 0 <= layer < self.num_hidden_layers]
@@ -94,6 +92,11 @@ class OSTrackConfig(TrackerConfig):
             raise ValueError(
                 f"`head_channels` must be at least 8 (it is halved three times), got {self.head_channels}."
             )
+
+    def validate_templates(self) -> None:
+        """Refuse a number of templates that the tracker cannot look at."""
+        if self.num_templates != 1:
+            raise ValueError(f"`num_templates` of OSTrack must be 1, got {self.num_templates}.")
 
     def for_student(self, num_hidden_layers: int, **overrides: Any) -> Self:
         """See [`TrackerConfig.for_student`]; a student has no candidate elimination and no drop path unless asked for."""

@@ -45,7 +45,9 @@ def drop_path(hidden_states: torch.Tensor, rate: float, training: bool) -> torch
 
 
 class OSTrackEmbeddings(nn.Module):
-    """Patches of template and search crop with their position tables, template first."""
+    """Patches of templates and search crop with their position tables, templates first."""
+
+    any_number_of_templates = False
 
     def __init__(self, config: OSTrackConfig):
         super().__init__()
@@ -57,9 +59,22 @@ class OSTrackEmbeddings(nn.Module):
         self.search_position_embeddings = nn.Parameter(torch.zeros(1, num_search, config.hidden_size))
 
     def forward(self, template_pixel_values: torch.Tensor, search_pixel_values: torch.Tensor) -> torch.Tensor:
+        self._check(template_pixel_values, search_pixel_values)
+        template = self.patch_projection(template_pixel_values.flatten(0, 1)).flatten(2).transpose(1, 2)
+        template = template + self.template_position_embeddings
+        template = template.unflatten(0, template_pixel_values.shape[:2]).flatten(1, 2)
+        search = self.patch_projection(search_pixel_values).flatten(2).transpose(1, 2)
+        search = search + self.search_position_embeddings
+        return torch.cat([template, search], dim=1)
+
+    def _check(self, template_pixel_values: torch.Tensor, search_pixel_values: torch.Tensor) -> None:
+        """Refuse crops of another shape."""
         template_size, search_size = self.config.template_size, self.config.search_size
+        number = self.config.num_templates
+        if self.any_number_of_templates and template_pixel_values.ndim == 5:
+            number = max(template_pixel_values.shape[1], 1)
         expected = {
-            "template_pixel_values": (template_pixel_values, (1, 3, template_size, template_size)),
+            "template_pixel_values": (template_pixel_values, (number, 3, template_size, template_size)),
             "search_pixel_values": (search_pixel_values, (3, search_size, search_size)),
         }
         for name, (pixels, shape) in expected.items():
@@ -68,11 +83,11 @@ class OSTrackEmbeddings(nn.Module):
                     f"`{name}` has shape {tuple(pixels.shape)}, expected (batch_size, {', '.join(map(str, shape))}). "
                     "Cut the crops with the tracker's own image processor."
                 )
-        template = self.patch_projection(template_pixel_values[:, 0]).flatten(2).transpose(1, 2)
-        search = self.patch_projection(search_pixel_values).flatten(2).transpose(1, 2)
-        template = template + self.template_position_embeddings
-        search = search + self.search_position_embeddings
-        return torch.cat([template, search], dim=1)
+        if template_pixel_values.shape[0] != search_pixel_values.shape[0]:
+            raise ValueError(
+                f"`template_pixel_values` holds {template_pixel_values.shape[0]} samples but `search_pixel_values` "
+                f"{search_pixel_values.shape[0]}; give as many of each."
+            )
 
 
 class OSTrackAttention(nn.Module):
@@ -140,7 +155,10 @@ class OSTrackMLP(nn.Module):
 
 
 class OSTrackLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer block which may eliminate search candidates between attention and MLP."""
+    """
+    Pre-norm transformer block which may eliminate search candidates between attention and MLP. The state's layout says how
+    many templates there are; search tokens are the last.
+    """
 
     def __init__(self, config: OSTrackConfig, layer_index: int):
         super().__init__()
@@ -150,6 +168,7 @@ class OSTrackLayer(GradientCheckpointingLayer):
         self.mlp = OSTrackMLP(config)
         self.drop_path_rate = config.drop_path_rate * layer_index / max(config.num_hidden_layers - 1, 1)
         self.keep_ratio = config.elimination_keep_ratio if layer_index in config.elimination_layers else 1.0
+        self.num_template_tokens = (config.template_size // config.patch_size) ** 2
         self.importance_rows = self._importance_rows(config) if self.keep_ratio < 1 else None
 
     @staticmethod
@@ -167,7 +186,7 @@ class OSTrackLayer(GradientCheckpointingLayer):
         eliminate = self.importance_rows is not None and not state.keep_all_tokens
         hidden_states = state.hidden_states
         attended, importance = self.attention(
-            self.layernorm_before(hidden_states), self.importance_rows if eliminate else None
+            self.layernorm_before(hidden_states), self._ranking_tokens(state) if eliminate else None
         )
         hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training)
         if eliminate:
@@ -175,18 +194,26 @@ class OSTrackLayer(GradientCheckpointingLayer):
         mlp_output = self.mlp(self.layernorm_after(hidden_states))
         return state.replace(hidden_states=hidden_states + drop_path(mlp_output, self.drop_path_rate, self.training))
 
+    def _ranking_tokens(self, state: TrackerState) -> list[int]:
+        """Places in the sequence of the `importance_rows` of each template."""
+        names = [name for name, _ in state.layout]
+        numbers = [number for _, number in state.layout]
+        start = sum(numbers[: names.index("template")])
+        templates = range(start, start + numbers[names.index("template")], self.num_template_tokens)
+        return [first + row for first in templates for row in self.importance_rows]
+
     def _eliminate(
         self, state: TrackerState, hidden_states: torch.Tensor, importance: torch.Tensor
     ) -> tuple[TrackerState, torch.Tensor]:
-        num_template = dict(state.layout)["template"]
-        num_search = hidden_states.shape[1] - num_template
-        kept = importance[:, num_template:].topk(math.ceil(self.keep_ratio * num_search), dim=1).indices
+        num_context = sum(number for name, number in state.layout if name != "search")
+        num_search = hidden_states.shape[1] - num_context
+        kept = importance[:, num_context:].topk(math.ceil(self.keep_ratio * num_search), dim=1).indices
         search_index = state.search_index
         if search_index is None:
             search_index = torch.arange(num_search, device=kept.device).expand(kept.shape[0], -1)
-        template, search = hidden_states.split([num_template, num_search], dim=1)
+        context, search = hidden_states.split([num_context, num_search], dim=1)
         search = search.gather(1, kept.unsqueeze(-1).expand(-1, -1, search.shape[2]))
-        return state.replace(search_index=search_index.gather(1, kept)), torch.cat([template, search], dim=1)
+        return state.replace(search_index=search_index.gather(1, kept)), torch.cat([context, search], dim=1)
 
 
 class OSTrackPreTrainedModel(PreTrainedTracker):
