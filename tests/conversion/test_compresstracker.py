@@ -1,6 +1,7 @@
 """Released students of CompressTracker, in tiny form always and in full where the fixtures are."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
