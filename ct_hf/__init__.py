@@ -4,16 +4,23 @@ from importlib.metadata import version
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from .models import OSTrackConfig, OSTrackModel, TrackerImageProcessor
+from .models import MixFormerV2Config, MixFormerV2Model, OSTrackConfig, OSTrackModel, TrackerImageProcessor
 
 
 __version__ = version("ct_hf")
 
-_FAMILIES = {OSTrackConfig: OSTrackModel}
+_FAMILIES = {MixFormerV2Config: MixFormerV2Model, OSTrackConfig: OSTrackModel}
 
 for _config, _model in _FAMILIES.items():
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoImageProcessor.register(_config, image_processor_classes={"pil": TrackerImageProcessor}, exist_ok=True)
 
-__all__ = ["OSTrackConfig", "OSTrackModel", "TrackerImageProcessor", "__version__"]
+__all__ = [
+    "MixFormerV2Config",
+    "MixFormerV2Model",
+    "OSTrackConfig",
+    "OSTrackModel",
+    "TrackerImageProcessor",
+    "__version__",
+]
