@@ -5,12 +5,12 @@ from typing import Any
 
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
-from . import ostrack
+from . import mixformerv2, ostrack
 from .checkpoint import read_checkpoint
 from .key_table import ConversionReport, KeyTable, apply_key_table
 
 
-FAMILIES: dict[str, KeyTable] = {"ostrack": ostrack.TABLE}
+FAMILIES: dict[str, KeyTable] = {"mixformerv2": mixformerv2.TABLE, "ostrack": ostrack.TABLE}
 
 
 def convert_checkpoint(
@@ -20,7 +20,7 @@ def convert_checkpoint(
     Build a tracker from an original checkpoint.
 
     Args:
-        family (`str`): `"ostrack"`.
+        family (`str`): one of `FAMILIES`, such as `"ostrack"`.
         variant (`str`): the original's configuration name, such as `"vitb_256_mae_ce_32x4_ep300"`.
         checkpoint (`str` or `Path`): original file, see [`~checkpoint.read_checkpoint`].
         **overrides: fields of the configuration that differ from the variant's.

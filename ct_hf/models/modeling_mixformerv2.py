@@ -60,7 +60,6 @@ def sincos_table(grid: int, channels: int) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(1, grid * grid, channels)`, in raster order.
     """
-    # In fp32 at the angle and in fp64 from there, as the original: large angles would tell.
     frequencies = 1 / 10000 ** (torch.arange(channels // 4, dtype=torch.float32) / (channels / 4))
     angles = torch.outer(torch.arange(grid, dtype=torch.float32), frequencies)
     line = torch.cat([angles.sin(), angles.cos()], dim=1)
