@@ -225,8 +225,10 @@ class TestSession:
         session, plain = renewing.start(frames[0], BOX), renewing.start(frames[0], BOX)
         for frame in frames[1:]:
             track = session.update(frame)
+            inputs = plain.inputs(frame)
+            shown = torch.stack([plain.templates.first.pixel_values, plain.templates.online.pixel_values], dim=1)
             with torch.inference_mode():
-                expected = plain.advance(renewing(**{**plain.inputs(frame), "memory": None}))
+                expected = plain.advance(renewing(shown, inputs["search_pixel_values"]))
             assert track.box == pytest.approx(expected.box, abs=1e-3)
             assert track.score == pytest.approx(expected.score, abs=1e-6)
             assert np.array_equal(session.templates.online.box, plain.templates.online.box)
