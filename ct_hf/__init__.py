@@ -5,6 +5,8 @@ from importlib.metadata import version
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from .models import (
+    MixFormerV2Config,
+    MixFormerV2Model,
     ODTrackConfig,
     ODTrackModel,
     OSTrackConfig,
@@ -17,7 +19,12 @@ from .models import (
 
 __version__ = version("ct_hf")
 
-_FAMILIES = {OSTrackConfig: OSTrackModel, ODTrackConfig: ODTrackModel, SUTrackConfig: SUTrackModel}
+_FAMILIES = {
+    MixFormerV2Config: MixFormerV2Model,
+    ODTrackConfig: ODTrackModel,
+    OSTrackConfig: OSTrackModel,
+    SUTrackConfig: SUTrackModel,
+}
 
 for _config, _model in _FAMILIES.items():
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
@@ -25,6 +32,8 @@ for _config, _model in _FAMILIES.items():
     AutoImageProcessor.register(_config, image_processor_classes={"pil": TrackerImageProcessor}, exist_ok=True)
 
 __all__ = [
+    "MixFormerV2Config",
+    "MixFormerV2Model",
     "ODTrackConfig",
     "ODTrackModel",
     "OSTrackConfig",

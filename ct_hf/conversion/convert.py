@@ -5,13 +5,14 @@ from typing import Any
 
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
-from . import compresstracker, odtrack, ostrack, sutrack
+from . import compresstracker, mixformerv2, odtrack, ostrack, sutrack
 from .checkpoint import read_checkpoint
 from .key_table import ConversionReport, KeyTable, apply_key_table
 
 
 FAMILIES: dict[str, KeyTable] = {
     "compresstracker": compresstracker.TABLE,
+    "mixformerv2": mixformerv2.TABLE,
     "odtrack": odtrack.TABLE,
     "ostrack": ostrack.TABLE,
     "sutrack": sutrack.TABLE,

@@ -82,6 +82,8 @@ class TrackingSession:
         self.memory = None
         self.frame_number = 0
         self.templates: TemplateBank = model.template_bank_class(model.config, self._template(frame))
+        self._shown: list[TemplateCrop] = []
+        self._template_inputs: dict[str, torch.Tensor] = {}
         self._window: CropWindow | None = None
         self._frame: Frame = frame
 
@@ -107,11 +109,10 @@ class TrackingSession:
         self.frame_number += 1
         self._frame = frame
         self._window = self.processor.window(self.box, "search")
-        templates = self.templates.select(self.frame_number)
+        self._show(self.templates.select(self.frame_number))
         return {
-            "template_pixel_values": torch.stack([template.pixel_values for template in templates], dim=1),
+            **self._template_inputs,
             "search_pixel_values": self._crop(self._window, frame),
-            "template_boxes": torch.stack([template.box for template in templates], dim=1),
             "memory": self.memory,
         }
 
@@ -137,6 +138,17 @@ class TrackingSession:
         """
         with torch.inference_mode():
             return self.advance(self.model(**self.inputs(frame), return_dict=True))
+
+    def _show(self, templates: list[TemplateCrop]) -> None:
+        """Make inputs of the templates, and let the family remember them, only where they are other than before."""
+        if list(map(id, templates)) == list(map(id, self._shown)):
+            return
+        self._shown = templates
+        self._template_inputs = {
+            "template_pixel_values": torch.stack([template.pixel_values for template in templates], dim=1),
+            "template_boxes": torch.stack([template.box for template in templates], dim=1),
+        }
+        self.memory = self.model.remember_templates(**self._template_inputs, memory=self.memory)
 
     def _template(self, frame: Frame) -> TemplateCrop:
         window = self.processor.window(self.box, "template")

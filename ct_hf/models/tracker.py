@@ -91,14 +91,15 @@ class TrackerOutput(ModelOutput):
             Confidence in [0, 1].
         score_map (`torch.Tensor` of shape `(batch_size, 1, grid, grid)`, *optional*):
             Probability that the target's centre is in a cell (center heads).
-        score_logits (`torch.Tensor` of shape `(batch_size, 1, grid, grid)`, *optional*):
+        score_logits (`torch.Tensor` of shape `(batch_size, 1, grid, grid)` or, of a score branch, `(batch_size,)`, *optional*):
             The same before the sigmoid, for losses that must not saturate.
         size_map (`torch.Tensor` of shape `(batch_size, 2, grid, grid)`, *optional*):
             Width and height in [0, 1] of the search crop (center heads).
         offset_map (`torch.Tensor` of shape `(batch_size, 2, grid, grid)`, *optional*):
             Centre within a cell, in cells (center heads).
-        corner_logits (`torch.Tensor` of shape `(batch_size, 2, grid, grid)`, *optional*):
-            Heat maps of the upper left and lower right corner before the softmax (corner heads).
+        corner_logits (`torch.Tensor` of shape `(batch_size, 2, grid, grid)` or `(batch_size, 4, bins)`, *optional*):
+            Heat maps of the upper left and lower right corner (corner heads), or distributions of left, top, right and
+            bottom edge (distribution heads), before the softmax.
         corner_probabilities (`torch.Tensor` of shape `(batch_size, 4, bins)`, *optional*):
             Distribution of left, top, right and bottom edge (distribution heads).
         auxiliary_logits (`torch.Tensor`, *optional*):
@@ -166,7 +167,8 @@ class PreTrainedTracker(PreTrainedModel):
     Attributes:
         layers (`nn.ModuleList`): the trunk; each layer takes a state and returns the next.
         head (`nn.Module`): one of the heads of `heads.py`.
-        carries_memory (`bool`): whether a frame's output holds a memory for the next frame, so that frames can be chained.
+        carries_memory (`bool`): whether a frame's output holds a memory that the next frame's prediction depends on, so that
+            frames can be chained; not set for what is only remembered of the templates to save work.
         template_bank_class (`type`): how a session of the family chooses its templates.
     """
 
@@ -193,6 +195,30 @@ class PreTrainedTracker(PreTrainedModel):
     ) -> TrackerState:
         """Turn pixels into tokens; the arguments are those of [`PreTrainedTracker.forward`]."""
         raise NotImplementedError
+
+    def remember_templates(
+        self,
+        template_pixel_values: torch.Tensor,
+        template_boxes: torch.Tensor | None = None,
+        memory: ModelOutput | None = None,
+    ) -> ModelOutput | None:
+        """
+        Take templates into the memory, so that a family whose templates never look at a search crop need not encode them in
+        each frame. A session calls it before the first frame and whenever its templates have changed; families that encode
+        their templates with each search crop leave the memory as it is.
+
+        Args:
+            template_pixel_values (`torch.Tensor` of shape `(batch_size, num_templates, 3, template_size, template_size)`):
+                Normalised template crops.
+            template_boxes (`torch.Tensor` of shape `(batch_size, num_templates, 4)`, *optional*):
+                `cx, cy, w, h` in [0, 1] of each template crop.
+            memory (`ModelOutput`, *optional*):
+                What the family carried from the last frame.
+
+        Returns:
+            `ModelOutput`, *optional*: memory for the next frame.
+        """
+        return memory
 
     def decode(self, state: TrackerState) -> TrackerOutput:
         """Turn the tokens after the last layer into a prediction: final norm and head, in fp32 from the logits on."""
@@ -257,7 +283,7 @@ class PreTrainedTracker(PreTrainedModel):
             text_features (`torch.Tensor` of shape `(batch_size, dim)`, *optional*):
                 Sentence feature, for families with a language token.
             memory (`ModelOutput`, *optional*):
-                What the family carried from the last frame.
+                What the family carried from the last frame, or made of the templates by `remember_templates`.
             output_hidden_states (`bool` or `list[int]`, *optional*):
                 Whether to return the hidden states of all boundaries, or which.
             return_dict (`bool`, *optional*):

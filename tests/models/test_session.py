@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ct_hf.models import Track, TrackerOutput, TrackingSession
+from ct_hf.models.templates import TemplateBank
 
 
 BOX = [40.0, 30.0, 20.0, 16.0]
@@ -175,6 +176,57 @@ class TestUpdate:
         model.config.return_dict = False
         track = model.start(noise_frames[0], BOX).update(noise_frames[1])
         assert np.array_equal(track.box, session.update(noise_frames[1]).box)
+
+
+class TestTemplates:
+    """Of a session whose bank renews its template after every second frame."""
+
+    class Bank(TemplateBank):
+        def __init__(self, config, first):
+            super().__init__(config, first)
+            self.last = first
+
+        def select(self, frame_number):
+            return [self.last]
+
+        def update(self, frame_number, score, cut):
+            if frame_number % 2 == 0:
+                self.last = cut()
+
+    @pytest.fixture
+    def model(self, tiny_tracker, monkeypatch):
+        model = copy.deepcopy(tiny_tracker)
+        monkeypatch.setattr(type(model), "template_bank_class", self.Bank)
+        return model
+
+    def test_are_remembered_when_they_change(self, model, noise_frames, monkeypatch):
+        """Before the first frame and after each renewal, with the memory so far; what is remembered goes to the model."""
+        calls = []
+
+        def remember(template_pixel_values, template_boxes, memory):
+            calls.append((session.frame_number, template_pixel_values, memory))
+            return f"memory {len(calls)}"
+
+        monkeypatch.setattr(model, "remember_templates", remember)
+        session = model.start(noise_frames[0], BOX)
+        for frame in (*noise_frames[1:], *noise_frames[1:]):
+            inputs = session.inputs(frame)
+            assert inputs["memory"] == f"memory {len(calls)}"
+            assert torch.equal(inputs["template_pixel_values"][:, 0], session.templates.last.pixel_values)
+            with torch.no_grad():
+                output = model(**{**inputs, "memory": None})
+            output.memory = inputs["memory"]
+            session.advance(output)
+        assert [number for number, *_ in calls] == [1, 3, 5]
+        assert [memory for *_, memory in calls] == [None, "memory 1", "memory 2"]
+        assert not torch.equal(calls[0][1], calls[1][1])
+
+    def test_a_family_that_encodes_them_with_each_crop_remembers_nothing(self, model, noise_frames):
+        pixels, memory = torch.zeros(1, 1, 3, 32, 32), object()
+        assert model.remember_templates(pixels) is None
+        assert model.remember_templates(pixels, memory=memory) is memory
+        session = model.start(noise_frames[0], BOX)
+        assert session.inputs(noise_frames[1])["memory"] is None
 
 
 def test_import_is_light():
