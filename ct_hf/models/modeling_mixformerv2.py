@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_mixformerv2 import MixFormerV2Config
 from .heads_distribution import SIDES, DistributionHead
-from .modeling_ostrack import OSTrackMLP, drop_path, eager_attention_forward
+from .layers import MLP, drop_path, eager_attention_forward
 from .templates import TemplateBank, TemplateCrop
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
 
@@ -176,7 +176,7 @@ class MixFormerV2Layer(GradientCheckpointingLayer):
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = MixFormerV2Attention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = OSTrackMLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.drop_path_rate = config.drop_path_rate * layer_index / max(config.num_hidden_layers - 1, 1)
 
     def forward(self, state: MixFormerV2State) -> MixFormerV2State:

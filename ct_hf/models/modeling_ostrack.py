@@ -2,46 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from .configuration_ostrack import OSTrackConfig
 from .heads import CenterHead, CornerHead
+from .layers import MLP, drop_path, eager_attention_forward
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out; query, key and value are `(batch_size, num_heads, num_tokens, head_dim)`."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-def drop_path(hidden_states: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """Drop a residual branch of whole samples with probability `rate` in training (stochastic depth)."""
-    if rate == 0.0 or not training:
-        return hidden_states
-    shape = (hidden_states.shape[0],) + (1,) * (hidden_states.ndim - 1)
-    return hidden_states * hidden_states.new_empty(shape).bernoulli_(1 - rate).div_(1 - rate)
 
 
 class OSTrackEmbeddings(nn.Module):
@@ -141,19 +113,6 @@ class OSTrackAttention(nn.Module):
         return attended, importance
 
 
-class OSTrackMLP(nn.Module):
-    """Two linear layers with an activation between."""
-
-    def __init__(self, config: OSTrackConfig):
-        super().__init__()
-        self.activation_fn = ACT2FN[config.hidden_act]
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
-
-
 class OSTrackLayer(GradientCheckpointingLayer):
     """
     Pre-norm transformer block which may eliminate search candidates between attention and MLP. The state's layout says how
@@ -165,7 +124,7 @@ class OSTrackLayer(GradientCheckpointingLayer):
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = OSTrackAttention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = OSTrackMLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.drop_path_rate = config.drop_path_rate * layer_index / max(config.num_hidden_layers - 1, 1)
         self.keep_ratio = config.elimination_keep_ratio if layer_index in config.elimination_layers else 1.0
         self.num_template_tokens = (config.template_size // config.patch_size) ** 2

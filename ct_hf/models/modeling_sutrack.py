@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from .box_ops import full_precision
 from .configuration_sutrack import SUTrackConfig
 from .heads import CenterHead, categorical_divergence
-from .modeling_ostrack import drop_path, eager_attention_forward
+from .layers import drop_path, eager_attention_forward
 from .templates import TemplateBank, TemplateCrop
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
 

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModel
 
 from ct_hf.models import OSTrackConfig
-from ct_hf.models.modeling_ostrack import drop_path
+from ct_hf.models.layers import drop_path
 
 from .contract import TrackerContract, assert_equal, perturb
 
