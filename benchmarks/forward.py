@@ -25,7 +25,7 @@ from ct_hf.models import PreTrainedTracker
 from ct_hf.models.cost import count_gmacs, count_parameters
 
 
-# The students of the paper (Tables 1 to 4).
+# The students of the paper (section 4).
 COMPARISONS = [
     "ostrack/vitb_256_mae_32x4_ep300=2",
     "ostrack/vitb_256_mae_32x4_ep300=3",
