@@ -63,7 +63,7 @@ class StaticBox(Baseline):
 class CrossCorrelation(Baseline):
     """Normalised cross-correlation with the grey target of the first frame, around where it was last, at three scales."""
 
-    SIDE = 32  # pixels to which the target's box is resized
+    SIDE = 16  # pixels to which the target's box is resized
 
     def start(self, frame, box) -> "CrossCorrelation":
         """Cut the template out of the frame."""
