@@ -96,8 +96,8 @@ class CrossCorrelation(Baseline):
 
     def _correlate(self, windows: np.ndarray) -> np.ndarray:
         template = (self.template - self.template.mean()) / (self.template.std() + 1e-6)
-        # The template is free of its mean, so that of a window drops out.
-        return np.einsum("ijkl,kl->ij", windows, template) / template.size / (windows.std(axis=(2, 3)) + 1e-6)
+        # The template is free of its mean, so that of a window drops out. Flat windows agree with nothing.
+        return np.einsum("ijkl,kl->ij", windows, template) / template.size / np.maximum(windows.std(axis=(2, 3)), 1.0)
 
     @staticmethod
     def _gray(frame, box, size) -> np.ndarray:
