@@ -38,7 +38,7 @@ from ct_hf.data import (
     rendered_textures,
     stream_pairs,
 )
-from ct_hf.evaluation import comparison_table, draw_strip, evaluate_trackers
+from ct_hf.evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers
 from ct_hf.hub import write_card
 from ct_hf.models.cost import count_gmacs
 
@@ -167,11 +167,14 @@ def main() -> None:
     table = comparison_table(rows)
     print(f"\n{len(eval_sequences)} sequences:\n{table}")
 
-    # The one that the teacher follows best: there a reader sees what the student lost.
+    # The ones that the teacher follows best: there a reader sees what the student lost.
     followed = rows[0]["per_sequence"]
-    shown = max(eval_sequences, key=lambda sequence: followed[sequence.name]["auc"])
-    boxes = {name: tracks[shown.name] for name, tracks in predictions.items()}
-    draw_strip(shown, boxes).save(out / "tracks.png")
+    best = sorted(eval_sequences, key=lambda sequence: followed[sequence.name]["auc"], reverse=True)
+    shown = best[0]
+    draw_strip(shown, {name: tracks[shown.name] for name, tracks in predictions.items()}).save(out / "tracks.png")
+    alike = [sequence for sequence in best if len(sequence) == len(shown)][:2]
+    frames = draw_animation(alike, predictions)[::2]
+    frames[0].save(out / "tracks.gif", save_all=True, append_images=frames[1:], duration=133, loop=0)
     write_card(
         out / "student",
         model=student,

@@ -57,6 +57,8 @@ def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads
     assert summary["speedup"] == pytest.approx(summary["student"]["fps"] / summary["teacher"]["fps"])
     assert summary["seconds"] > 0
     assert (out / "tracks.png").stat().st_size > 1000
+    with Image.open(out / "tracks.gif") as animation:
+        assert animation.n_frames > 10
     assert "AUC" in (out / "student" / "README.md").read_text()
     assert "Retention" in printed or "AUC kept" in printed
 
