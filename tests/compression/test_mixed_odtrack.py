@@ -8,9 +8,10 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoModel
 
-from ct_hf.compression import MixedTracker, StagePlan, build_student, draw_path
+from ct_hf.compression import MixedTracker, StagePlan, build_student
 from ct_hf.models import ODTrackConfig, ODTrackModel
 
+from .test_mixed_learning import overfit
 from .tiny import WIDTHS, all_paths, gradients
 
 
@@ -212,30 +213,11 @@ GROUPS = {
 }
 
 
-def overfit(mixed, steps, batch):
-    """Losses of the student's own path before and after training on random paths."""
-    student = [(True,) * mixed.plan.num_stages] * 8
-
-    def losses():
-        with torch.no_grad():
-            return {name: value.item() for name, value in mixed(paths=student, **batch).loss_dict.items()}
-
-    before = losses()
-    optimizer = torch.optim.AdamW(mixed.parameters(), lr=3e-3)
-    for step in range(steps):
-        rate = min(1.0, 0.5 + step / steps)
-        loss = mixed(paths=[draw_path(rate, mixed.plan.num_stages, 0, step)] * 8, **batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return before, losses()
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_loss_falls_by_itself(group):
     weights, names = GROUPS[group]
     mixed = make_mixed(make_tracker(4), [1, 3], changes={"initialization": "random"}, **weights)
-    before, after = overfit(mixed, 100, make_batch(8, frames=2))
+    before, after = overfit(mixed, 100, 3e-3, make_batch(8, frames=2))
     assert list(before) == names
     for name in names:
         assert after[name] < 0.8 * before[name], (name, before, after)
@@ -264,7 +246,7 @@ def test_eight_chains_are_learnt(widths, trained_teacher, tmp_path):
         if name.startswith("head") and hasattr(module, "reset_parameters"):
             module.reset_parameters()
     batch = make_batch(8, frames=2)
-    before, after = overfit(MixedTracker(student, trained_teacher, plan).train(), 200, batch)
+    before, after = overfit(MixedTracker(student, trained_teacher, plan).train(), 200, 6e-3, batch)
     assert sum(after.values()) < 0.4 * sum(before.values()), (before, after)
 
     student.eval().save_pretrained(tmp_path)
