@@ -153,7 +153,7 @@ def main() -> None:
     if script.from_scratch:
         folders["from scratch"] = out / "from_scratch"
         train_from_scratch(student.config, args, pairs, folders["from scratch"])
-    trainer.accelerator.end_training()  # processes part here; left to their exit, gloo now and then aborts one
+    trainer.end_training()  # processes part here
     if not args.should_save:
         return
 

@@ -142,6 +142,17 @@ class TrackerTrainer(Trainer):
             logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
         super().log(logs, start_time)
 
+    def end_training(self) -> None:
+        """
+        Leave the group of processes, as the last use of this trainer, so that a script of several can exit.
+
+        `Accelerator.end_training` alone leaves gloo's threads running while the wrapped model lives; the interpreter's
+        exit now and then aborts in one of them.
+        """
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        self.accelerator.end_training()
+
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""
         return {}
