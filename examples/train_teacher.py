@@ -69,10 +69,11 @@ def main() -> None:
     # Model
     ################
     config = OSTrackConfig(
-        template_size=64,
+        template_size=96,
         search_size=128,
         # Crops closer than usual: a small network needs the pixels on the target, which seldom moves by half its side.
-        template_factor=1.25,
+        # Both are of the same scale, so that a target looks the same in both.
+        template_factor=1.875,
         search_factor=2.5,
         patch_size=teacher_args.patch_size,
         hidden_size=teacher_args.hidden_size,
@@ -94,13 +95,15 @@ def main() -> None:
         pairs_per_clip=12,
         # Template and search crop are mirrored together only: a small network has enough to learn.
         augmentation=Augmentation(crop_flip=0.0),
+        # Sizes have to be seen, not guessed from the crop's: a tracker that guesses too large grows from frame to frame.
+        scale_jitter=0.5,
     )
     # Pairs of one clip are alike; shuffled, a batch shows five times as many things.
     pairs = pairs.shuffle(seed=args.seed, buffer_size=768)
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)
-    trainer.accelerator.end_training()  # processes part here; left to their exit, gloo now and then aborts one
+    trainer.end_training()  # processes part here
     if not args.should_save:
         return
 

@@ -19,6 +19,7 @@ def stream_pairs(
     pairs_per_clip: int = 4,
     num_clips: int | None = None,
     augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
+    scale_jitter: float = 0.25,
 ) -> IterableDataset:
     """Streams training pairs drawn at random from sequences.
 
@@ -30,6 +31,7 @@ def stream_pairs(
         pairs_per_clip: Pairs drawn from these.
         num_clips: Clips until the stream ends; endless if `None`, as training needs it.
         augmentation: Changes of each pair; `None` for none.
+        scale_jitter: Standard deviation of the log of the factors by which a search crop's size is changed.
 
     Returns:
         Data set of the columns that [`PairSampler`] describes; [`TrackingCollator`] makes batches of them.
@@ -39,7 +41,9 @@ def stream_pairs(
         >>> trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs)
     """
     clips = stream_clips(sequences, seed=seed, clip_length=clip_length, num_clips=num_clips)
-    sampler = PairSampler(config, seed=seed, pairs_per_clip=pairs_per_clip, augmentation=augmentation)
+    sampler = PairSampler(
+        config, seed=seed, pairs_per_clip=pairs_per_clip, augmentation=augmentation, scale_jitter=scale_jitter
+    )
     return clips.map(sampler, batched=True, batch_size=1, remove_columns=clips.column_names)
 
 

@@ -28,7 +28,7 @@ class Scene:
 
         self.extent = min(size) * float(np.exp(rng.uniform(np.log(0.2), np.log(0.5))))
         look = Look.draw(rng, textures)
-        if rng.random() < 0.2:  # hard to tell from what is around it
+        if rng.random() < 0.1:  # hard to tell from what is around it
             look.picture = _part(rng, self.background)
         home = (0.5 + rng.uniform(-0.15, 0.15, 2)) * size
         # One target in ten stands, so that only the camera moves; one in ten goes far enough to leave and return.
@@ -44,6 +44,8 @@ class Scene:
             )
             for _ in range(rng.choice(6, p=[0.1, 0.2, 0.25, 0.2, 0.15, 0.1]))
         ]
+        if rng.random() < 0.25:
+            self.neighbours.append(self._carrier(rng, textures))
         self.occluders = [self._occluder(rng, textures, home) for _ in range(rng.choice(3, p=[0.55, 0.3, 0.15]))]
 
         # Brightness and contrast over time; colour of the light, noise of the sensor and sharpness of the lens.
@@ -94,6 +96,15 @@ class Scene:
         # Half of all things belong to the place and move with it when the camera does.
         camera = self.camera if rng.random() < 0.5 else None
         return Sprite(rng, look, extent, home, self.size, camera, roam, self.shutter)
+
+    def _carrier(self, rng: np.random.Generator, textures: TextureSource) -> Sprite:
+        """A larger thing that the target is a part of, as a face is of a person."""
+        extent = self.extent * rng.uniform(1.3, 2.5)
+        place = self.target.home + rng.uniform(-0.5, 0.5, 2) * extent
+        look = Look.draw(rng, textures)
+        carrier = Sprite(rng, look, extent, place, self.size, self.target.camera, 0.0, self.shutter)
+        carrier.place = self.target.place
+        return carrier
 
     def _occluder(self, rng: np.random.Generator, textures: TextureSource, home: np.ndarray) -> Sprite:
         look = Look.draw(rng, textures)

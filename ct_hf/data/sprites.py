@@ -124,7 +124,8 @@ class Sprite:
             fastest=rng.uniform(20, 80),
             fastest_rate=0.4 * extent / np.sqrt(2),
         )
-        self.aspect = rng.normal(0, 0.25)
+        # Of people, cars and most other things one side is two to four times the other.
+        self.aspect = rng.normal(0, 0.6)
         self.angle = rng.choice([0, rng.uniform(-0.5, 0.5), rng.uniform(-np.pi, np.pi)], p=[0.5, 0.25, 0.25])
         # Shape, log size, log aspect, angle, two shears, swing of limbs, log brightness, shift of the picture.
         grows, turns = rng.uniform(0.05, 0.5), rng.choice([0.08, rng.uniform(0.1, 0.9)])

@@ -132,23 +132,24 @@ class _ClipReader:
         stop = min(start + self.max_gap + 1, len(sequence))
         if isinstance(self.sequences, ProceduralWorld):
             # Whether a rendered target is visible is only known by drawing it.
-            chosen = rng.choice(np.arange(start, stop), min(self.clip_length, stop - start), replace=False)
-            chosen = [index for index in np.sort(chosen).tolist() if sequence.annotation(index)[1]]
+            usable = np.arange(start, stop)
         else:
             usable = start + np.flatnonzero(sequence.visible[start:stop])
-            chosen = np.sort(rng.choice(usable, min(self.clip_length, len(usable)), replace=False)).tolist()
-        if len(chosen) < 2:
+        chosen = np.sort(rng.choice(usable, min(self.clip_length, len(usable)), replace=False)).tolist()
+        annotations = {index: sequence.annotation(index) for index in chosen}
+        boxes = {index: box.tolist() for index, (box, visible) in annotations.items() if visible}
+        if len(boxes) < 2:
             raise SequenceError(
-                f"Sequence {sequence.name!r} shows its target in {len(chosen)} of the frames {start}..{stop - 1}, a "
+                f"Sequence {sequence.name!r} shows its target in {len(boxes)} of the frames {start}..{stop - 1}, a "
                 "clip needs 2.",
                 "too_few_visible",
             )
         return {
             "name": sequence.name,
-            "frames": [{"bytes": sequence.frame_bytes(index), "path": None} for index in chosen],
-            "frame_index": chosen,
-            "boxes": [sequence.annotation(index)[0].tolist() for index in chosen],
-            "visible": [True] * len(chosen),
+            "frames": [{"bytes": sequence.frame_bytes(index), "path": None} for index in boxes],
+            "frame_index": list(boxes),
+            "boxes": list(boxes.values()),
+            "visible": [True] * len(boxes),
         }
 
 
