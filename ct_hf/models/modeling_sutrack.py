@@ -289,6 +289,7 @@ class SUTrackPreTrainedModel(PreTrainedTracker):
 
     config: SUTrackConfig
     template_bank_class = SUTrackTemplateBank
+    reads_text = True
     _no_split_modules = ["SUTrackEmbeddings", "SUTrackLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -59,6 +59,7 @@ class TrackingSession:
         model ([`~tracker.PreTrainedTracker`]): tracker in evaluation mode.
         frame (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): first frame.
         box (sequence of 4 floats): `x, y, w, h` of the target in pixels of that frame.
+        text_features (`torch.Tensor` of shape `(dim,)`, *optional*): sentence feature, for families with a language token.
 
     Attributes:
         box (`np.ndarray` of shape `(4,)`): where the target was last seen.
@@ -68,12 +69,17 @@ class TrackingSession:
         memory (`ModelOutput`, *optional*): what the family carries from frame to frame.
 
     Raises:
-        ValueError: the box is not finite, has no area or lies outside the frame; the model is in training mode.
+        ValueError: the box is not finite, has no area or lies outside the frame; the model is in training mode, or reads no
+            text but gets some.
     """
 
-    def __init__(self, model: PreTrainedTracker, frame: Frame, box: Any):
+    def __init__(
+        self, model: PreTrainedTracker, frame: Frame, box: Any, text_features: torch.Tensor | None = None
+    ):
         if model.training:
             raise ValueError("`model` is in training mode, where it cannot track. Call `model.eval()` first.")
+        if text_features is not None and not model.reads_text:
+            raise ValueError(f"`text_features` was given, but {type(model).__name__} reads no text. Leave it out.")
         frame = as_frame(frame)
         self.model = model
         self.processor = TrackerImageProcessor.from_config(model.config)
@@ -84,6 +90,9 @@ class TrackingSession:
         self.templates: TemplateBank = model.template_bank_class(model.config, self._template(frame))
         self._shown: list[TemplateCrop] = []
         self._template_inputs: dict[str, torch.Tensor] = {}
+        self._text_inputs: dict[str, torch.Tensor] = {}
+        if text_features is not None:
+            self._text_inputs["text_features"] = text_features.to(model.device, model.dtype).reshape(1, -1)
         self._window: CropWindow | None = None
         self._frame: Frame = frame
 
@@ -112,6 +121,7 @@ class TrackingSession:
         self._show(self.templates.select(self.frame_number))
         return {
             **self._template_inputs,
+            **self._text_inputs,
             "search_pixel_values": self._crop(self._window, frame),
             "memory": self.memory,
         }

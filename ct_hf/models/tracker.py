@@ -169,6 +169,7 @@ class PreTrainedTracker(PreTrainedModel):
         head (`nn.Module`): one of the heads of `heads.py`.
         carries_memory (`bool`): whether a frame's output holds a memory that the next frame's prediction depends on, so that
             frames can be chained; not set for what is only remembered of the templates to save work.
+        reads_text (`bool`): whether the family has a language token.
         template_bank_class (`type`): how a session of the family chooses its templates.
     """
 
@@ -179,6 +180,7 @@ class PreTrainedTracker(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
     carries_memory: bool = False
+    reads_text: bool = False
     template_bank_class: type[TemplateBank] = TemplateBank
 
     layers: nn.ModuleList
@@ -292,6 +294,8 @@ class PreTrainedTracker(PreTrainedModel):
         Returns:
             [`TrackerOutput`], or a tuple of its fields that are set.
         """
+        if text_features is not None and not self.reads_text:
+            raise ValueError(f"`text_features` was given, but {type(self).__name__} reads no text. Leave it out.")
         wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
         places = range(len(self.layers) + 1)
         wanted = list(places) if wanted is True else list(wanted or ())
@@ -367,7 +371,7 @@ class PreTrainedTracker(PreTrainedModel):
             output = dataclasses.replace(output, loss=sum(terms.values()), loss_dict=terms)
         return output
 
-    def start(self, frame: Any, box: Any) -> TrackingSession:
+    def start(self, frame: Any, box: Any, text_features: torch.Tensor | None = None) -> TrackingSession:
         """
         Start to track a target.
 
@@ -376,11 +380,13 @@ class PreTrainedTracker(PreTrainedModel):
                 First frame, RGB, see [`~image_processing_tracker.as_frame`].
             box (sequence of 4 floats):
                 The target's `x, y, w, h` in pixels of the frame, from 0.
+            text_features (`torch.Tensor` of shape `(dim,)`, *optional*):
+                What a sentence says of the target, see [`~language.encode_sentences`], for families with a language token.
 
         Returns:
             [`TrackingSession`], whose `update(frame)` tracks the target through the frames that follow.
         """
-        return TrackingSession(self, frame, box)
+        return TrackingSession(self, frame, box, text_features)
 
 
 __all__ = ["Boundary", "PreTrainedTracker", "TrackerOutput", "TrackerState"]

@@ -159,6 +159,15 @@ class TrackerContract:
                 state = layer(state)
             assert_equal(model.decode(state), model(**inputs))
 
+    def test_text_is_read_or_refused(self, model, inputs):
+        if model.reads_text:
+            return
+        text, frame = torch.zeros(2, 8), np.zeros((80, 100, 3), dtype=np.uint8)
+        with pytest.raises(ValueError, match="`text_features` was given, but .* reads no text"):
+            model(**inputs, text_features=text)
+        with pytest.raises(ValueError, match="`text_features` was given, but .* reads no text"):
+            model.start(frame, [30, 20, 20, 16], text_features=text[0])
+
     def test_chained_frames(self, model, inputs, labels):
         """Frames given at once are as frames given one by one with the memory passed on; without memory, an error."""
         frames = [inputs["search_pixel_values"], inputs["search_pixel_values"].flip(-1)]

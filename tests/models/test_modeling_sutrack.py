@@ -174,6 +174,20 @@ class TestInputs:
             AutoModel.from_config(tiny(use_text=False))(**inputs, text_features=torch.zeros(2, 12))
 
 
+    def test_session_tells_the_model_what_it_was_told(self, model):
+        torch.manual_seed(1)
+        frames = [np.random.default_rng(index).integers(0, 255, (80, 100, 3), dtype=np.uint8) for index in range(2)]
+        box, text = [30, 20, 20, 16], torch.randn(model.config.text_dim)
+        session = model.start(frames[0], box, text_features=text)
+        assert torch.equal(session.inputs(frames[1])["text_features"], text[None])
+        tracks = [
+            model.start(frames[0], box, text_features=told).update(frames[1])
+            for told in (None, model.embeddings.null_text_features, 30 * text)
+        ]
+        np.testing.assert_array_equal(tracks[0].box, tracks[1].box)
+        assert not np.allclose(tracks[0].score, tracks[2].score, atol=1e-5)
+
+
 class TestTokenTypes:
     def test_share_of_pixels(self):
         """Counted pixel by pixel in the original's coordinates: pixels over 31 there, 32 in the mask."""
