@@ -34,7 +34,9 @@ def encode_sentences(sentences: list[str], clip: str = CLIP) -> torch.Tensor:
     ```
     """
     if isinstance(sentences, str) or not sentences or not all(sentence.strip() for sentence in sentences):
-        raise ValueError(f"`sentences` must be a list of at least one sentence, none of them empty, got {sentences!r}.")
+        raise ValueError(
+            f"`sentences` must be a list of at least one sentence, none of them empty, got {sentences!r}."
+        )
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(clip)

@@ -73,9 +73,7 @@ class TrackingSession:
             text but gets some.
     """
 
-    def __init__(
-        self, model: PreTrainedTracker, frame: Frame, box: Any, text_features: torch.Tensor | None = None
-    ):
+    def __init__(self, model: PreTrainedTracker, frame: Frame, box: Any, text_features: torch.Tensor | None = None):
         if model.training:
             raise ValueError("`model` is in training mode, where it cannot track. Call `model.eval()` first.")
         if text_features is not None and not model.reads_text:

@@ -9,7 +9,17 @@ from ct_hf.models.language import encode_sentences
 def clip(tmp_path_factory):
     """A CLIP of four words with random weights, as a folder."""
     folder = tmp_path_factory.mktemp("clip")
-    words = ["<|startoftext|>", "<|endoftext|>", "red</w>", "car</w>", "boat</w>", *"redcarbot", "t</w>", "d</w>", "r</w>"]
+    words = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "red</w>",
+        "car</w>",
+        "boat</w>",
+        *"redcarbot",
+        "t</w>",
+        "d</w>",
+        "r</w>",
+    ]
     vocab = {word: index for index, word in enumerate(dict.fromkeys(words))}
     merges = [("r", "e"), ("re", "d</w>"), ("c", "a"), ("ca", "r</w>"), ("b", "o"), ("bo", "a"), ("boa", "t</w>")]
     vocab |= {word: len(vocab) + index for index, word in enumerate(["re", "ca", "bo", "boa"])}

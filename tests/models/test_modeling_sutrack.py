@@ -173,7 +173,6 @@ class TestInputs:
         with pytest.raises(ValueError, match="`text_features` was given, but `use_text` .* is False"):
             AutoModel.from_config(tiny(use_text=False))(**inputs, text_features=torch.zeros(2, 12))
 
-
     def test_session_tells_the_model_what_it_was_told(self, model):
         torch.manual_seed(1)
         frames = [np.random.default_rng(index).integers(0, 255, (80, 100, 3), dtype=np.uint8) for index in range(2)]
