@@ -135,12 +135,26 @@ class TestTrackingNet:
         assert trackingnet([[[0, 0, 10, 10], [0.5, 0, 10, 10]]], [squares(2)])["success"] == 100
         truth = squares(2) + [2, 0, 0, 0]
         assert trackingnet([[truth[0], [1.5, 0, 10, 10]]], [truth])["success"] == 100
+        # The ground truth too.
+        assert trackingnet([squares(2)], [squares(2) + 0.4])["success"] == 100
+
+    def test_normalised_precision_is_in_units_of_width_and_height(self):
+        # Width 100 and height 10: 20 to the right is 0.2, the ninth threshold (12.5 of 20); 3 down is 0.3 (8.5 of 20).
+        truth = np.tile(np.array([[0.0, 0.0, 100.0, 10.0]]), (3, 1))
+        result = trackingnet([truth + [[0, 0, 0, 0], [20, 0, 0, 0], [0, 3, 0, 0]]], [truth])
+        assert result["norm_precision"] == pytest.approx(100 * (1 + 12.5 / 20 + 8.5 / 20) / 3)
 
     def test_nan_is_a_miss_even_at_zero_and_is_warned_about(self, caplog):
         with caplog.at_level(logging.WARNING):
             result = trackingnet([[[0, 0, 10, 10], NAN]], [squares(2)])
         assert result["success"] == result["precision"] == result["norm_precision"] == 50
         assert "`predictions[0]` is NaN or has a negative size in 1 of 2 frames, first in frame 1" in caplog.text
+
+    def test_half_a_prediction_overlaps_by_the_half_that_is_there(self):
+        # The devkit's maxima pass over NaN; the centre is a miss.
+        result = trackingnet([[[0, 0, 10, 10], [np.nan, 0, 10, 10]]], [squares(2)])
+        assert result["success"] == 100
+        assert result["precision"] == result["norm_precision"] == 50
 
     def test_nan_in_the_ground_truth_is_a_miss(self):
         assert trackingnet([squares(2)], [[[0, 0, 10, 10], NAN]])["success"] == 50

@@ -89,7 +89,7 @@ def test_rounding_of_a_fractional_first_frame_is_the_originals():
 @pytest.mark.parametrize("protocol", ALL)
 def test_prediction_without_area_is_replaced_by_the_one_before(protocol):
     # Frames 2 and 3 repeat frame 1, which is IoU 1/3: 20 + 3 * 7 thresholds of 4 * 21.
-    predictions = [[0, 0, 10, 10], [5, 0, 10, 10], [0, 0, 0, 10], [0, 0, 0, 0]]
+    predictions = [[0, 0, 10, 10], [5, 0, 10, 10], [0, 0, 0, 10], [0, 0, 10, 0]]
     assert score(predictions, squares(4), protocol)["auc"] == pytest.approx(100 * 41 / 84)
 
 
