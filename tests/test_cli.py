@@ -59,9 +59,11 @@ def test_evaluate_writes_the_figures_of_every_tracker(trackers, sequences, tmp_p
     assert main(["evaluate", "--tracker", *names, "--sequences", str(sequences), "--json", str(out)]) == 0
     content = json.loads(out.read_text())
     assert content["sequences"] == 2
+    assert content["protocol"] == "visible"
     assert [tracker["name"] for tracker in content["trackers"]] == ["first", "second"]
     for tracker in content["trackers"]:
-        assert set(tracker) == {"name", "auc", "precision", "norm_precision", "fps", "parameters", "per_sequence"}
+        figures = {"auc", "precision", "norm_precision", "op50", "op75"}
+        assert set(tracker) == {"name", *figures, "fps", "parameters", "per_sequence"}
         assert 0 <= tracker["auc"] <= 100
         assert tracker["fps"] > 0
         assert set(tracker["per_sequence"]) == {"square0", "square1"}

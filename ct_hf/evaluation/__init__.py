@@ -1,31 +1,21 @@
 """Evaluation: scores, speed and cost of trackers, and how to show them."""
 
-from .metrics import (
-    SequenceScore,
-    iou,
-    mean_score,
-    norm_precision_curve,
-    precision_curve,
-    score_sequence,
-    success_curve,
-)
+from .metrics import iou
 from .one_pass import EvaluationResult, TrackerResult, evaluate_trackers
 from .picture import draw_animation, draw_strip
+from .protocols import PROTOCOLS, Protocol, score_sequences
 from .report import comparison_table
 
 
 __all__ = [
+    "PROTOCOLS",
     "EvaluationResult",
-    "SequenceScore",
+    "Protocol",
     "TrackerResult",
     "comparison_table",
     "draw_animation",
     "draw_strip",
     "evaluate_trackers",
     "iou",
-    "mean_score",
-    "norm_precision_curve",
-    "precision_curve",
-    "score_sequence",
-    "success_curve",
+    "score_sequences",
 ]

@@ -14,15 +14,15 @@ def test_perfect_and_static_trackers(make_sequence, make_tracker):
     result = evaluate_trackers(trackers, sequences, progress=False)
     perfect, static = result.trackers
     assert (perfect.name, static.name) == ("perfect", "static")
-    assert perfect.score.auc == pytest.approx(100 * 20 / 21)
-    assert perfect.score.precision == perfect.score.norm_precision == 100
+    assert perfect.score["auc"] == pytest.approx(100 * 20 / 21)
+    assert perfect.score["precision"] == perfect.score["norm_precision"] == 100
     # The target is 16 wide and moves 3 a frame: at most 15 pixels off, and more than 0.2 of its width from frame 2 on.
-    assert static.score.precision == 100
-    assert static.per_sequence["a"].norm_precision == pytest.approx(100 * 2 / 6)
-    assert static.per_sequence["b"].norm_precision == pytest.approx(100 * 2 / 3)
+    assert static.score["precision"] == 100
+    assert static.per_sequence["a"]["norm_precision"] == pytest.approx(100 * 2 / 6)
+    assert static.per_sequence["b"]["norm_precision"] == pytest.approx(100 * 2 / 3)
     # Each sequence has weight 1.
-    assert static.score.norm_precision == pytest.approx(50)
-    assert perfect.score.auc > static.score.auc
+    assert static.score["norm_precision"] == pytest.approx(50)
+    assert perfect.score["auc"] > static.score["auc"]
 
 
 def test_trackers_start_on_the_first_box_and_predictions_are_kept(make_sequence, make_tracker):
@@ -37,21 +37,49 @@ def test_trackers_start_on_the_first_box_and_predictions_are_kept(make_sequence,
 def test_dictionary_has_exactly_these_keys(make_sequence, make_tracker):
     result = evaluate_trackers({"static": make_tracker()}, [make_sequence("a"), make_sequence("b")], progress=False)
     record = json.loads(json.dumps(result.to_dict()))
-    assert record.keys() == {"sequences", "trackers"}
+    assert record.keys() == {"sequences", "protocol", "trackers"}
     assert record["sequences"] == 2
+    assert record["protocol"] == "visible"
     (tracker,) = record["trackers"]
-    assert set(tracker) == {"name", "auc", "precision", "norm_precision", "fps", "parameters", "per_sequence"}
+    figures = {"auc", "precision", "norm_precision", "op50", "op75"}
+    assert set(tracker) == {"name", *figures, "fps", "parameters", "per_sequence"}
     assert tracker["name"] == "static"
     assert tracker["parameters"] == 5
     assert tracker["fps"] > 0
     assert set(tracker["per_sequence"]) == {"a", "b"}
-    assert set(tracker["per_sequence"]["a"]) == {"auc", "precision", "norm_precision"}
+    assert set(tracker["per_sequence"]["a"]) == figures
 
 
 def test_absent_frames_do_not_count(make_sequence, make_tracker):
     sequence = make_sequence(num_frames=4, visible=[True, True, False, False])
     result = evaluate_trackers({"static": make_tracker()}, [sequence], progress=False)
-    assert result.trackers[0].score.norm_precision == 100
+    assert result.trackers[0].score["norm_precision"] == 100
+
+
+def test_another_protocol(make_sequence, make_tracker):
+    """The same predictions, judged by other rules: absent frames are misses for LaSOT, and not counted by GOT-10k."""
+    sequences = [
+        make_sequence("a", num_frames=4, visible=[True, True, False, False]),
+        make_sequence("b", num_frames=3),
+    ]
+
+    def judge(protocol):
+        trackers = {"static": make_tracker()}
+        return evaluate_trackers(trackers, sequences, protocol=protocol, progress=False).trackers[0]
+
+    assert judge("lasot").per_sequence["a"]["norm_precision"] == 50
+    # 3 pixels a frame: 13 of 19 in frame 1 of both, 10 of 22 in frame 2 of b.
+    result = judge("got10k")
+    assert result.score == pytest.approx({"ao": 100 * (13 / 19 + 13 / 19 + 10 / 22) / 3, "sr50": 200 / 3, "sr75": 0})
+    assert list(result.per_sequence) == ["a", "b"]
+    assert judge("trackingnet").score.keys() == {"success", "precision", "norm_precision"}
+
+
+def test_unknown_protocol_is_found_before_anything_is_tracked(make_sequence, make_tracker):
+    tracker = make_tracker()
+    with pytest.raises(ValueError, match="`protocol` must be one of .*, got 'vot'"):
+        evaluate_trackers({"static": tracker}, [make_sequence()], protocol="vot", progress=False)
+    assert tracker.starts == []
 
 
 def test_clock_runs_only_during_update(make_sequence, make_tracker, monkeypatch):
@@ -121,6 +149,15 @@ def test_frame_of_another_size_is_refused(make_sequence, make_tracker):
 
     with pytest.raises(ValueError, match="Sequence square: frame 3 is 64x96 pixels, but frame 0 is 96x64"):
         evaluate_trackers({"static": make_tracker()}, [Growing()], progress=False)
+
+
+@pytest.mark.parametrize("protocol", ["visible", "trackingnet"])
+def test_nan_is_refused_where_it_is_predicted(make_sequence, make_tracker, protocol):
+    """Also where the toolkit would take it."""
+    boxes = make_sequence().boxes.copy()
+    boxes[2] = np.nan
+    with pytest.raises(ValueError, match=r"Sequence square: the tracker predicted \[nan, nan, nan, nan\] in frame 2"):
+        evaluate_trackers({"broken": make_tracker(boxes)}, [make_sequence()], protocol=protocol, progress=False)
 
 
 def test_sequence_hidden_at_the_start_is_refused(make_sequence, make_tracker):
