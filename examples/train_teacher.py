@@ -96,7 +96,7 @@ def main() -> None:
         # Template and search crop are mirrored together only: a small network has enough to learn.
         augmentation=Augmentation(crop_flip=0.0),
         # Sizes have to be seen, not guessed from the crop's: a tracker that guesses too large grows from frame to frame.
-        scale_jitter=0.5,
+        scale_jitter=0.35,
     )
     # Pairs of one clip are alike; shuffled, a batch shows five times as many things.
     pairs = pairs.shuffle(seed=args.seed, buffer_size=768)

@@ -19,9 +19,9 @@ class ProceduralSequence(Sequence):
 
     A target changes shape, size (up to threefold), aspect, orientation, shear and light, may leave the frame and return,
     and moves in front of a background under a camera that pans, zooms, turns and tilts, among up to 5 neighbours of its
-    colours, of its shape or of neither, at times behind occluders, with motion blur and noise. The box is the tight box
-    of the target's mask clipped to the frame, as if nothing covered it; the target counts as visible while at least
-    half of its mask is in the frame and a quarter of it is there to be seen.
+    colours, of its shape or of neither, most of which keep it company, at times on a larger thing or behind occluders, with
+    motion blur and noise. The box is the tight box of the target's mask clipped to the frame, as if nothing covered it; the
+    target counts as visible while at least half of its mask is in the frame and a quarter of it is there to be seen.
 
     Args:
         seed: First part of the identity of the sequence.

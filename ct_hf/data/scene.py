@@ -34,19 +34,15 @@ class Scene:
         # One target in ten stands, so that only the camera moves; one in ten goes far enough to leave and return.
         roam = rng.choice([0.02, rng.uniform(0.2, 0.4), 0.7], p=[0.1, 0.8, 0.1])
         self.target = self._sprite(rng, look, self.extent, home, roam)
-        self.neighbours = [
-            self._sprite(
-                rng,
-                look.variant(rng, textures) if rng.random() < 0.5 else Look.draw(rng, textures),
-                self.extent * np.exp(rng.normal(0, 0.3)),
-                (0.5 + rng.uniform(-0.5, 0.5, 2)) * size,
-                rng.uniform(0.05, 0.3),
-            )
-            for _ in range(rng.choice(6, p=[0.1, 0.2, 0.25, 0.2, 0.15, 0.1]))
-        ]
+        # Most have company near them, or the one thing in view would be found without knowing what is looked for.
+        count = rng.choice(6, p=[0.05, 0.15, 0.25, 0.25, 0.2, 0.1])
+        neighbours = [self._neighbour(rng, textures, look) for _ in range(count)]
+        ahead = rng.random(count) < 0.3
+        self.behind = [neighbour for neighbour, before in zip(neighbours, ahead, strict=True) if not before]
         if rng.random() < 0.25:
-            self.neighbours.append(self._carrier(rng, textures))
-        self.occluders = [self._occluder(rng, textures, home) for _ in range(rng.choice(3, p=[0.55, 0.3, 0.15]))]
+            self.behind.append(self._carrier(rng, textures))
+        self.ahead = [neighbour for neighbour, before in zip(neighbours, ahead, strict=True) if before]
+        self.ahead += [self._occluder(rng, textures, home) for _ in range(rng.choice(3, p=[0.55, 0.3, 0.15]))]
 
         # Brightness and contrast over time; colour of the light, noise of the sensor and sharpness of the lens.
         self.light = Wobble(rng, [rng.uniform(0, 0.3), rng.uniform(0, 20)])
@@ -60,7 +56,7 @@ class Scene:
         frame = self.camera.view(self.background, time)
         if self.shutter:
             frame = self._blur_background(frame, time)
-        for sprite in (*self.neighbours, self.target, *self.occluders):
+        for sprite in (*self.behind, self.target, *self.ahead):
             sprite.render(frame, time)
         if self.softness:
             frame = frame.filter(ImageFilter.BoxBlur(self.softness))
@@ -87,8 +83,8 @@ class Scene:
         inside = Image.new("L", self.size)
         inside.paste(solid, corner)
         seen = inside.copy()
-        for occluder in self.occluders:
-            cover, corner = occluder.mask(time)
+        for sprite in self.ahead:
+            cover, corner = sprite.mask(time)
             seen.paste(0, corner, cover.point(SOLID))
         return inside, seen, solid.histogram()[255]
 
@@ -96,6 +92,21 @@ class Scene:
         # Half of all things belong to the place and move with it when the camera does.
         camera = self.camera if rng.random() < 0.5 else None
         return Sprite(rng, look, extent, home, self.size, camera, roam, self.shutter)
+
+    def _neighbour(self, rng: np.random.Generator, textures: TextureSource, look: Look) -> Sprite:
+        """A thing like the target or not; three in five keep it company."""
+        look = look.variant(rng, textures) if rng.random() < 0.5 else Look.draw(rng, textures)
+        extent = self.extent * np.exp(rng.normal(0, 0.3))
+        if rng.random() < 0.4:
+            place = (0.5 + rng.uniform(-0.5, 0.5, 2)) * self.size
+            return self._sprite(rng, look, extent, place, rng.uniform(0.05, 0.3))
+        angle = rng.uniform(0, 2 * np.pi)
+        aside = rng.uniform(0.7, 1.5) * self.extent * np.array([np.cos(angle), np.sin(angle)])
+        home, camera = self.target.home + aside, self.target.camera
+        companion = Sprite(rng, look, extent, home, self.size, camera, rng.uniform(0, 0.1), self.shutter)
+        own = companion.place
+        companion.place = lambda time: np.add(own(time), self.target.place(time))
+        return companion
 
     def _carrier(self, rng: np.random.Generator, textures: TextureSource) -> Sprite:
         """A larger thing that the target is a part of, as a face is of a person."""

@@ -158,8 +158,9 @@ def evaluate_trackers(
         [`EvaluationResult`]: scores, speeds and predicted boxes.
 
     Raises:
-        ValueError: there is no tracker or no sequence; another protocol; two sequences share a name; a sequence has one frame only, does not
-            show its target in frame 0, or has a frame of another size than its first; a tracker predicts NaN.
+        ValueError: there is no tracker or no sequence; another protocol; two sequences share a name; a sequence has one
+            frame only, does not show its target in frame 0, or has a frame of another size than its first; a tracker
+            predicts NaN.
     """
     sequences = list(sequences)
     if not trackers:

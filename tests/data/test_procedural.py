@@ -27,7 +27,7 @@ def target_alone(index, size=(320, 240)):
     """White target on black, without neighbours, blur, noise and light."""
     sequence = ProceduralSequence(11, index, size=size, textures=Plain())
     scene = sequence.scene
-    scene.neighbours, scene.occluders, scene.shutter, scene.softness, scene.noise = [], [], 0.0, 0.0, None
+    scene.behind, scene.ahead, scene.shutter, scene.softness, scene.noise = [], [], 0.0, 0.0, None
     scene.light, scene.tint = lambda time: (0.0, 0.0), np.ones(3)
     scene.target.shutter = 0.0
     scene.target.look.picture = Image.new("RGB", scene.target.look.picture.size, "white")
@@ -76,13 +76,13 @@ def test_occluder_changes_visibility_but_not_the_box():
     sequence = target_alone(0)
     box, visible = sequence.annotation(0)
     assert visible
-    sequence.scene.occluders = [SimpleNamespace(mask=lambda time: (Image.new("L", (400, 400), 255), (-10, -10)))]
+    sequence.scene.ahead = [SimpleNamespace(mask=lambda time: (Image.new("L", (400, 400), 255), (-10, -10)))]
     covered_box, covered_visible = sequence.annotation(0)
     np.testing.assert_array_equal(box, covered_box)
     assert not covered_visible
 
 
-def test_occluders_are_drawn_over_the_target_and_neighbours_under_it():
+def test_target_is_drawn_between_what_is_behind_and_what_is_ahead():
     drawn = []
     sequence = target_alone(0)
     scene = sequence.scene
@@ -90,9 +90,23 @@ def test_occluders_are_drawn_over_the_target_and_neighbours_under_it():
     def thing(name):
         return SimpleNamespace(render=lambda frame, time: drawn.append(name), mask=None)
 
-    scene.neighbours, scene.target, scene.occluders = [thing("neighbour")], thing("target"), [thing("occluder")]
+    scene.behind, scene.target, scene.ahead = [thing("behind")], thing("target"), [thing("ahead")]
     sequence.frame(0)
-    assert drawn == ["neighbour", "target", "occluder"]
+    assert drawn == ["behind", "target", "ahead"]
+
+
+def test_most_targets_have_company_that_stays_with_them():
+    """Else the one thing in a search region is the target, and a tracker need not know what it looks for."""
+    beside = 0
+    for index in range(60):
+        scene = ProceduralSequence(12, index).scene
+        things = [*scene.behind, *scene.ahead]
+        distances = [
+            max(np.linalg.norm(thing.center(time)[0] - scene.target.center(time)[0]) for time in range(0, 60, 10))
+            for thing in things
+        ]
+        beside += any(distance < 2.2 * scene.extent for distance in distances)
+    assert beside > 40
 
 
 def test_same_identity_same_pixels_in_any_order():
