@@ -66,7 +66,7 @@ def track(args: argparse.Namespace) -> int:
     for path in args.out:
         check_output(path)  # before the work of loading
     video = open_video(args.video)
-    model = _load(args.tracker, args.device)
+    model = _load(args.tracker, args.device, args.dtype)
     with _asked_to_stop() as asked:
         done = record_tracks(model, video, args.box, args.out or [TrackTable(sys.stdout)], stop=asked)
     saved = f", saved to {', '.join(map(str, args.out))}" if args.out else ""
@@ -100,7 +100,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
         restore()
 
 
-def _load(path: str, device: str) -> Any:
+def _load(path: str, device: str, dtype: str = "auto") -> Any:
     from transformers import AutoModel
 
     import ct_hf  # noqa: F401 - registers the trackers
@@ -108,7 +108,7 @@ def _load(path: str, device: str) -> Any:
     from .models import PreTrainedTracker
 
     try:
-        model = AutoModel.from_pretrained(path)
+        model = AutoModel.from_pretrained(path, dtype=dtype)
     except OSError as error:
         raise OSError(f"`--tracker` {path} cannot be loaded. {error}") from error
     if not isinstance(model, PreTrainedTracker):
@@ -175,6 +175,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="file to write, several: .mp4 with drawn boxes, .txt of x,y,w,h a frame, .csv with scores (default: to stdout)",
     )
     command.add_argument("--device", default="cpu", help="device to track on (default: cpu)")
+    command.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="type to compute in; bfloat16 is faster where the processor has it (default: that of the weights)",
+    )
 
     command = commands.add_parser("evaluate", help="track annotated sequences and print accuracy and speed")
     command.set_defaults(run=evaluate)
