@@ -180,7 +180,7 @@ class TrackingSession:
 
         Returns:
             `dict[str, Any]`: `frame_number`, `size` and `box` as JSON can hold them, `templates`, crops and numbers by name,
-            and `memory`, tensors by name.
+            and `memory` and `text`, tensors by name.
         """
         # What is merely remembered of the templates is made again.
         memory = self.memory if self.model.carries_memory else None
@@ -190,6 +190,7 @@ class TrackingSession:
             "box": self.box.tolist(),
             "templates": self.templates.state(),
             "memory": dict(memory or {}),
+            "text": dict(self._text_inputs),
         }
 
     @classmethod
@@ -205,7 +206,8 @@ class TrackingSession:
             [`TrackingSession`]: its next frame is the one after the last of the other session.
         """
         width, height = state["size"]
-        session = cls(model, np.zeros((height, width, 3), dtype=np.uint8), state["box"])
+        text = state["text"].get("text_features")
+        session = cls(model, np.zeros((height, width, 3), dtype=np.uint8), state["box"], text)
         session.frame_number = state["frame_number"]
         session.templates.restore(
             {

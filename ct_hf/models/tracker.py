@@ -169,9 +169,9 @@ class PreTrainedTracker(PreTrainedModel):
         head (`nn.Module`): one of the heads of `heads.py`.
         carries_memory (`bool`): whether a frame's output holds a memory that the next frame's prediction depends on, so that
             frames can be chained; not set for what is only remembered of the templates to save work.
-        reads_text (`bool`): whether the family has a language token.
         memory_class (`type`, *optional*): class of that memory, for a session that is restored from a file. The batch is the
             first dimension of each of its tensors.
+        reads_text (`bool`): whether the family has a language token.
         template_bank_class (`type`): how a session of the family chooses its templates.
     """
 
@@ -182,8 +182,8 @@ class PreTrainedTracker(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
     carries_memory: bool = False
-    reads_text: bool = False
     memory_class: type[ModelOutput] | None = None
+    reads_text: bool = False
     template_bank_class: type[TemplateBank] = TemplateBank
 
     layers: nn.ModuleList

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = "ct_hf session 1"
+PARTS = ("memory", "text")  # of a session's state, tensors by name
 
 
 def _fingerprint(model: PreTrainedTracker) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def _fingerprint(model: PreTrainedTracker) -> dict[str, Any]:
 
 def save_session(session: TrackingSession, file: str | Path) -> None:
     """
-    Save a session between two frames: box, frame number, size, templates and memory. The model is not saved.
+    Save a session between two frames: box, frame number, size, templates, memory and sentence. The model is not saved.
 
     One safetensors file, its numbers as JSON in the header; written beside and moved, so that a process killed meanwhile
     leaves the last one.
@@ -41,7 +42,7 @@ def save_session(session: TrackingSession, file: str | Path) -> None:
     """
     file = Path(file)
     state = session.state()
-    tensors = {f"memory.{name}": tensor for name, tensor in state.pop("memory").items()}
+    tensors = {f"{part}.{name}": tensor for part in PARTS for name, tensor in state.pop(part).items()}
     numbers = {}
     for name, kept in state.pop("templates").items():
         if isinstance(kept, TemplateCrop):
@@ -93,8 +94,11 @@ def _state(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str
         if name.endswith(".pixel_values"):
             stem = name.removesuffix(".pixel_values")
             templates[stem.removeprefix("templates.")] = TemplateCrop(tensors[name], tensors[f"{stem}.box"])
-    memory = {name.removeprefix("memory."): tensor for name, tensor in tensors.items() if name.startswith("memory.")}
-    return {**header, "templates": templates, "memory": memory}
+    parts = {
+        part: {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+        for part in PARTS
+    }
+    return {**header, "templates": templates, **parts}
 
 
 __all__ = ["load_session", "save_session"]

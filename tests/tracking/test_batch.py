@@ -2,6 +2,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
 from ct_hf.tracking import VideoError, track_targets, track_videos, update_together
 
@@ -70,6 +71,16 @@ class TestUpdateTogether:
         sessions[2].update(frames[1])
         sizes = count_batches(model, monkeypatch)
         update_together(sessions, [frames[1], frames[1], frames[2]])
+        assert sizes == [2, 1]
+
+    def test_sessions_with_and_without_a_sentence(self, models, frames, monkeypatch):
+        model = models("sutrack")
+        texts = [torch.linspace(-1, 1, 12), None, torch.linspace(1, 0, 12)]
+        expected = [model.start(frames[0], BOX, text).update(frames[1]) for text in texts]
+        assert len({track.score for track in expected}) == 3
+        sessions = [model.start(frames[0], BOX, text) for text in texts]
+        sizes = count_batches(model, monkeypatch)
+        assert_same(update_together(sessions, [frames[1]] * 3), expected)
         assert sizes == [2, 1]
 
     def test_without_sessions_nothing_happens(self):

@@ -38,6 +38,15 @@ def test_templates_and_memory_matter(models, frames, tmp_path):
         assert session.update(frames[5]).score != bare.update(frames[5]).score, name
 
 
+def test_a_sentence_comes_back(models, frames, tmp_path):
+    model = models("sutrack")
+    session = model.start(frames[0], BOX, text_features=torch.linspace(-1, 1, 12))
+    save_session(session, tmp_path / "session")
+    other, bare = load_session(tmp_path / "session", model), model.start(frames[0], BOX)
+    score = session.update(frames[1]).score
+    assert other.update(frames[1]).score == score != bare.update(frames[1]).score
+
+
 def test_a_thinned_bank_comes_back(models, frames, tmp_path, monkeypatch):
     monkeypatch.setattr(ODTrackTemplateBank, "capacity", 3)
     session = models("odtrack").start(frames[0], BOX)
