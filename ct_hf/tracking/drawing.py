@@ -57,11 +57,12 @@ def draw_tracks(
         draw.rectangle(corners, outline=color, width=line)
         if low[index] or lost[index]:
             _dash(draw, corners, line)
+    taken: list[tuple[int, int, int, int]] = []
     for index, track in enumerate(tracks):  # last, so that no box runs through a score
         color = TARGET_COLORS[index % len(TARGET_COLORS)]
         mark = " lost" if lost[index] else " low" if low[index] else ""
         number = f"{index + 1}: " if len(tracks) > 1 else ""
-        _label(draw, f"{number}{track.score:.2f}{mark}", _corners(track), color, font, picture.size)
+        _label(draw, f"{number}{track.score:.2f}{mark}", _corners(track), color, font, picture.size, taken)
     return np.asarray(picture)
 
 
@@ -97,13 +98,22 @@ def _label(
     color: Color,
     font: ImageFont.FreeTypeFont,
     size: tuple[int, int],
+    taken: list[tuple[int, int, int, int]],
 ) -> None:
-    """Write on a plate above the box, or within it where there is no room above; never beyond the frame."""
+    """
+    Write on a plate above the box, or within it where there is no room above; never beyond the frame, and further down
+    where another plate is.
+    """
     pad = max(2, round(font.size / 6))
     width, height = round(draw.textlength(text, font=font)) + 2 * pad, round(font.size) + 2 * pad
-    left = max(0, min(corners[0], size[0] - width))
-    top = corners[1] - height if corners[1] >= height else min(max(corners[1], 0), size[1] - height)
-    draw.rectangle((left, top, left + width, top + height), fill=color)
+    left = max(0, min(corners[0], size[0] - width - 1))
+    top = corners[1] - height if corners[1] >= height else min(max(corners[1], 0), size[1] - height - 1)
+    while top + 2 * height < size[1] and any(
+        left < right and x < left + width and top < bottom and y < top + height for x, y, right, bottom in taken
+    ):
+        top += height
+    taken.append((left, top, left + width, top + height))
+    draw.rectangle(taken[-1], fill=color)
     draw.text((left + pad, top + height // 2), text, fill=_DARK, font=font, anchor="lm")
 
 

@@ -54,6 +54,14 @@ def test_score_is_written_within_the_frame():
         assert changed.min(axis=0).min() >= 1 and (changed.max(axis=0) < (239, 319)).all(), box
 
 
+def test_scores_of_targets_in_one_place_are_all_legible():
+    tracks = [track(100, 80, 60, 40), track(102, 82, 60, 40, 0.5), track(0, 0, 320, 240), track(0, 0, 320, 240)]
+    picture = draw_tracks(GREY, tracks)
+    for index in range(4):
+        in_row = (picture == TARGET_COLORS[index]).all(axis=2).sum(axis=1)
+        assert (in_row > 20).sum() >= 10, index  # a plate; the box's own lines make four such rows
+
+
 def test_frame_stays_as_it_is_and_may_be_an_image():
     frame = GREY.copy()
     picture = draw_tracks(frame, [track(100, 80, 60, 40)])

@@ -78,13 +78,21 @@ def test_a_video_of_a_file_and_of_a_folder(pipe, make_video, tmp_path, frames):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_list_is_a_batch(pipe, models, frames, batch_size):
+def test_a_list_is_a_batch(pipe, models, frames, batch_size, monkeypatch):
     videos = [
         {"frames": frames, "box": BOX},
         {"frames": frames[:3], "box": OTHER_BOX},
         {"frames": frames, "box": OTHER_BOX},
     ]
+    sizes = []
+    forward = type(pipe.model).forward
+    monkeypatch.setattr(
+        type(pipe.model),
+        "forward",
+        lambda self, **inputs: sizes.append(len(inputs["search_pixel_values"])) or forward(self, **inputs),
+    )
     results = pipe(videos, batch_size=batch_size)
+    assert max(sizes) == batch_size and sum(sizes) == 7 + 2 + 7
     assert [len(result) for result in results] == [8, 3, 8]
     for result, video in zip(results, videos, strict=True):
         np.testing.assert_allclose(boxes(result), expected(models("ostrack"), **video), atol=2e-3)
