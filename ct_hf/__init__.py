@@ -1,4 +1,7 @@
-"""CompressTracker for every transformer tracker, inside Hugging Face. Importing it registers the trackers with AutoModel."""
+"""
+CompressTracker for every transformer tracker, inside Hugging Face. Importing it registers the trackers with AutoModel and
+the task "visual-object-tracking" with `transformers.pipeline`.
+"""
 
 from importlib.metadata import version
 
@@ -15,6 +18,7 @@ from .models import (
     SUTrackModel,
     TrackerImageProcessor,
 )
+from .tracking import register_pipeline
 
 
 __version__ = version("ct_hf")
@@ -30,6 +34,7 @@ for _config, _model in _FAMILIES.items():
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoImageProcessor.register(_config, image_processor_classes={"pil": TrackerImageProcessor}, exist_ok=True)
+register_pipeline()
 
 __all__ = [
     "MixFormerV2Config",

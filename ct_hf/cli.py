@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import math
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,17 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def _box(text: str) -> list[float]:
+    """Read `x,y,w,h`."""
+    try:
+        box = [float(value) for value in text.split(",")]
+    except ValueError:
+        box = []
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise argparse.ArgumentTypeError(f"expected four numbers x,y,w,h in pixels, got {text!r}")
+    return box
+
+
 def convert(args: argparse.Namespace) -> None:
     """Convert an original checkpoint."""
     from .conversion import convert_to_directory
@@ -29,28 +43,77 @@ def convert(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Track annotated sequences with one or several trackers and print their figures."""
-    from transformers import AutoModel
-
-    import ct_hf  # noqa: F401 - registers the trackers
-
     from .data.sequences import read_sequences
     from .evaluation import comparison_table, evaluate_trackers
-    from .models import PreTrainedTracker
 
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.touch()  # a file that cannot be written is found before the work is done
     sequences = read_sequences(args.sequences)
-    trackers = {}
-    for path, name in zip(args.tracker, _names(args.tracker), strict=True):
-        model = AutoModel.from_pretrained(path)
-        if not isinstance(model, PreTrainedTracker):
-            raise ValueError(f"`--tracker` {path} holds a {type(model).__name__}, which is no tracker.")
-        trackers[name] = model.to(_device(args.device)).eval()
+    names = _names(args.tracker)
+    trackers = {name: _load(path, args.device) for path, name in zip(args.tracker, names, strict=True)}
     result = evaluate_trackers(trackers, sequences).to_dict()
     print(comparison_table([{**row, "layers": len(trackers[row["name"]].layers)} for row in result["trackers"]]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def track(args: argparse.Namespace) -> int:
+    """Follow targets through a video."""
+    from .tracking import open_video, record_tracks
+    from .tracking.record import TrackTable, check_output
+
+    for path in args.out:
+        check_output(path)  # before the work of loading
+    video = open_video(args.video)
+    model = _load(args.tracker, args.device, args.dtype)
+    with _asked_to_stop() as asked:
+        done = record_tracks(model, video, args.box, args.out or [TrackTable(sys.stdout)], stop=asked)
+    saved = f", saved to {', '.join(map(str, args.out))}" if args.out else ""
+    print(f"{'stopped after' if done.stopped else 'tracked'} {done.num_frames} frames{saved}", file=sys.stderr)
+    for target, lost in enumerate(done.lost, start=1):
+        if lost:
+            print(f"target {target} was lost in {lost} of them", file=sys.stderr)
+    return 130 if done.stopped else 0
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C or termination be asked for between two frames; a second one is as always."""
+    asked = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in signals]
+
+    def restore() -> None:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+    def ask(*_: Any) -> None:
+        asked.append(True)
+        restore()
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        restore()
+
+
+def _load(path: str, device: str, dtype: str = "auto") -> Any:
+    from transformers import AutoModel
+
+    import ct_hf  # noqa: F401 - registers the trackers
+
+    from .models import PreTrainedTracker
+
+    try:
+        model = AutoModel.from_pretrained(path, dtype=dtype)
+    except OSError as error:
+        raise OSError(f"`--tracker` {path} cannot be loaded. {error}") from error
+    if not isinstance(model, PreTrainedTracker):
+        raise ValueError(f"`--tracker` {path} holds a {type(model).__name__}, which is no tracker.")
+    return model.to(_device(device)).eval()
 
 
 def _names(trackers: list[str]) -> list[str]:
@@ -75,7 +138,9 @@ def _device(name: str) -> Any:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(prog="ct-hf", description="Compress, convert and judge visual object trackers.")
+    parser = argparse.ArgumentParser(
+        prog="ct-hf", description="Compress, convert, use and judge visual object trackers."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("convert", help="turn an original checkpoint into a model that AutoModel loads")
@@ -86,6 +151,35 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, type=Path, help="folder to save to")
     command.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="override a configuration field"
+    )
+
+    command = commands.add_parser(
+        "track", help="follow targets through a video, a folder of images or a camera's picture"
+    )
+    command.set_defaults(run=track)
+    command.add_argument("video", help="video file, folder of images, or camera (0, /dev/video0)")
+    command.add_argument(
+        "--box",
+        required=True,
+        action="append",
+        type=_box,
+        metavar="X,Y,W,H",
+        help="target in pixels of the first frame, from 0; several are tracked in one batch (--box=-5,0,20,20 if negative)",
+    )
+    command.add_argument("--tracker", required=True, help="folder or Hub repository")
+    command.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        type=Path,
+        help="file to write, several: .mp4 with drawn boxes, .txt of x,y,w,h a frame, .csv with scores (default: to stdout)",
+    )
+    command.add_argument("--device", default="cpu", help="device to track on (default: cpu)")
+    command.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="type to compute in; bfloat16 is faster where the processor has it (default: that of the weights)",
     )
 
     command = commands.add_parser("evaluate", help="track annotated sequences and print accuracy and speed")
@@ -107,15 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (sequence of `str`, *optional*): arguments; those of the process by default.
 
     Returns:
-        `int`: 0, or 1 after an error that the user can mend.
+        `int`: 0, 1 after an error that the user can mend, or 130 if a tracker was stopped on its way.
     """
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
-    except (ValueError, OSError) as error:
+        return args.run(args) or 0
+    except (ValueError, OSError, ImportError) as error:
         print(f"ct-hf: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -89,6 +89,25 @@ def test_pairs_command(tmp_path):
     assert json.loads((tmp_path / "pairs.json").read_text())["median"]["rendered, textures"] > 0
 
 
+def test_tracking_measures_every_part(monkeypatch, tiny_tracker):
+    """On a tiny tracker; nothing is said of how long anything takes."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tracking
+
+    row = {
+        "model": "tiny",
+        "loop": tracking.measure_loop(tiny_tracker, 1),
+        "templates": tracking.measure_templates(tiny_tracker, 1),
+        "lock_step": tracking.measure_lock_step(tiny_tracker, 1, 2),
+        "bf16": tracking.measure_bf16(tiny_tracker, 1),
+    }
+    for part in ("loop", "templates", "lock_step", "bf16"):
+        assert all(value > 0 for value in row[part].values()), part
+    assert row["loop"]["outside_percent"] < 100
+    row["accuracy"] = {"float32_auc": 40.0, "bfloat16_auc": 39.5}
+    assert "-0.50" in tracking.table_of([row])
+
+
 def test_forward_command_parses_what_to_compare(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import forward

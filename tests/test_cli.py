@@ -1,7 +1,9 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from transformers import AutoModel, ViTConfig, ViTModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.cli import main
+from ct_hf.tracking import VideoWriter, open_video
 
 from .parity import fill_weights, load_case
 
@@ -133,7 +136,136 @@ def test_evaluate_refuses(trackers, sequences, arguments, message, capsys, monke
     assert message in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """A bright square that moves over noise, 40 frames."""
+    path = tmp_path_factory.mktemp("video") / "square.mp4"
+    noise = np.random.default_rng(0).integers(0, 80, (60, 80, 3), dtype=np.uint8)
+    with VideoWriter(path, 25) as writer:
+        for index in range(40):
+            frame = noise.copy()
+            frame[20:36, 10 + index : 26 + index] = 250
+            writer.write(frame)
+    return path
+
+
+def test_track_writes_several_targets_and_files(trackers, video, tmp_path, capsys):
+    out = tmp_path / "new"
+    arguments = ["track", str(video), "--box", "10,20,16,16", "--box=-4,2,30,30", "--tracker", str(trackers / "first")]
+    names = [str(out / name) for name in ("drawn.mp4", "boxes.txt", "table.csv")]
+    assert main([*arguments, *(part for name in names for part in ("--out", name))]) == 0
+    assert np.loadtxt(out / "boxes.txt", delimiter=",").shape == (40, 8)
+    assert len(list(open_video(out / "drawn.mp4"))) == 40
+    assert len((out / "table.csv").read_text().splitlines()) == 1 + 2 * 40
+    captured = capsys.readouterr()
+    assert "tracked 40 frames, saved to " in captured.err and captured.out == ""
+
+
+def test_track_prints_the_table_of_a_folder(trackers, sequences, capsys):
+    arguments = ["track", str(sequences / "square0"), "--box", "10,20,16,16", "--tracker", str(trackers / "first")]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "frame,target,x,y,w,h,score,lost"
+    assert lines[1] == "0,1,10.00,20.00,16.00,16.00,1.0000,0" and len(lines) == 1 + 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_track_that_is_interrupted_leaves_what_it_has(trackers, video, tmp_path, number):
+    """A playable file and a box for each of its frames, and the status of an interrupted command."""
+    slow = (
+        "import sys, time\n"
+        "from ct_hf import cli, tracking\n"
+        "update = tracking.batch.update_together\n"
+        "tracking.batch.update_together = lambda *each: time.sleep(0.1) or update(*each)\n"
+        "sys.exit(cli.main())\n"
+    )
+    drawn, boxes = tmp_path / "drawn.mp4", tmp_path / "boxes.txt"
+    arguments = [
+        "track",
+        video,
+        "--box",
+        "10,20,16,16",
+        "--tracker",
+        trackers / "first",
+        "--out",
+        drawn,
+        "--out",
+        boxes,
+    ]
+    process = subprocess.Popen([sys.executable, "-c", slow, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if boxes.exists() and boxes.read_text().count("\n") >= 5:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    tracked = len(boxes.read_text().splitlines())
+    assert 5 <= tracked < 40 and f"stopped after {tracked} frames, saved to" in printed
+    assert "Traceback" not in printed
+    assert len(list(open_video(drawn))) == tracked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.mp4"], "`source` nowhere.mp4 does not exist"),
+        ([".", "--box", "1,1,9,9"], "holds no frames"),
+        (["{video}", "--box", "100,20,16,16"], "lies outside the frame of 80x60 pixels"),
+        (["{video}", "--box", "10,20,0,16"], "must have positive width and height"),
+        (["{video}", "--out", "boxes.json"], "must end in .mp4, .txt, .csv"),
+        (["{video}", "--out", "{video}"], "is the video itself"),
+        (["{video}", "--tracker", "nowhere/at_all"], "nowhere/at_all"),
+        (["{video}", "--device", "nowhere"], "`--device` nowhere is not available"),
+    ],
+)
+def test_track_refuses(trackers, video, tmp_path, arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    arguments = [part.format(video=video) for part in arguments]
+    defaults = {"--box": "10,20,16,16", "--tracker": str(trackers / "first")}
+    for name, value in defaults.items():
+        arguments += [] if name in arguments else [name, value]
+    assert main(["track", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "1,2,3,4,5", "1,2,3,nan", "a,b,c,d", ""])
+def test_track_refuses_a_box_that_is_none(video, box, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["track", str(video), f"--box={box}", "--tracker", "first"])
+    assert stopped.value.code == 2
+    assert "expected four numbers x,y,w,h" in capsys.readouterr().err
+
+
+def test_track_of_a_damaged_video_keeps_what_it_has(trackers, video, tmp_path, capsys):
+    import av
+
+    damaged = tmp_path / "damaged.mp4"
+    data = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    position, size = places[25]
+    data[position : position + size] = b"\xff" * size
+    damaged.write_bytes(data)
+    boxes = tmp_path / "boxes.txt"
+    arguments = [
+        "track",
+        str(damaged),
+        "--box",
+        "10,20,16,16",
+        "--tracker",
+        str(trackers / "first"),
+        "--out",
+        str(boxes),
+    ]
+    assert main(arguments) == 1
+    tracked = len(boxes.read_text().splitlines())
+    assert 15 < tracked <= 25
+    assert f"damaged.mp4, frame {tracked}: cannot be decoded" in capsys.readouterr().err
+
+
 def test_commands_explain_themselves():
     help_text = subprocess.run([sys.executable, "-m", "ct_hf.cli", "--help"], capture_output=True, text=True).stdout
-    for command in ("convert", "evaluate"):
+    for command in ("convert", "track", "evaluate"):
         assert command in help_text

@@ -37,6 +37,22 @@ def test_a_tracker_of_ones_own_saves_loads_tracks_and_compresses(tmp_path):
     assert run_code(code, tmp_path).splitlines()[-1] == "PlainTracker 2 (4,)"
 
 
+def test_the_page_on_tracking_runs(tmp_path):
+    teacher = ROOT / "examples" / "assets" / "teacher"
+    if not (teacher / "model.safetensors").is_file():
+        pytest.skip("no teacher is shipped")
+    drawing = (
+        "import numpy as np\n"
+        "from ct_hf.tracking import VideoWriter\n"
+        'with VideoWriter("video.mp4") as writer:\n'
+        "    for index in range(4):\n"
+        "        writer.write(np.full((240, 320, 3), 40 * index, dtype=np.uint8))\n"
+    )
+    code = code_of(ROOT / "docs" / "track.md").replace("examples/assets/teacher", str(teacher))
+    printed = run_code(drawing + code + "\nprint(track.box.shape, lost, session.frame_number)\n", tmp_path)
+    assert printed.splitlines()[-1] == "(4,) False 2"
+
+
 def test_the_lines_of_the_readme_run(tmp_path):
     """With the shipped teacher, two steps and drawn videos instead of the user's."""
     teacher = ROOT / "examples" / "assets" / "teacher"

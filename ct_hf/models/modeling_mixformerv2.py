@@ -1,7 +1,7 @@
 """PyTorch MixFormerV2 model."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -220,6 +220,20 @@ class MixFormerV2TemplateBank(TemplateBank):
         if frame_number % self.config.update_interval == 0:
             self.online = self.candidate
             self.candidate, self.best_score = self.first, self.config.update_threshold
+
+    def state(self) -> dict[str, TemplateCrop | float]:
+        """See [`~templates.TemplateBank.state`]."""
+        return {
+            **super().state(),
+            "online": self.online,
+            "candidate": self.candidate,
+            "best_score": self.best_score,
+        }
+
+    def restore(self, state: Mapping[str, TemplateCrop | float]) -> None:
+        """See [`~templates.TemplateBank.restore`]."""
+        super().restore(state)
+        self.online, self.candidate, self.best_score = state["online"], state["candidate"], state["best_score"]
 
 
 class MixFormerV2PreTrainedModel(PreTrainedTracker):

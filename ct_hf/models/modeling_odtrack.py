@@ -1,7 +1,7 @@
 """PyTorch ODTrack model."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -111,6 +111,21 @@ class ODTrackTemplateBank(TemplateBank):
             self.spacing *= 2
             self.kept = {frame: crop for frame, crop in self.kept.items() if frame % self.spacing == 0}
 
+    def state(self) -> dict[str, TemplateCrop | float]:
+        """See [`~templates.TemplateBank.state`]."""
+        kept = {f"kept.{frame}": crop for frame, crop in self.kept.items()}
+        return {**super().state(), "spacing": self.spacing, **kept}
+
+    def restore(self, state: Mapping[str, TemplateCrop | float]) -> None:
+        """See [`~templates.TemplateBank.restore`]."""
+        super().restore(state)
+        self.spacing = state["spacing"]
+        self.kept = {
+            int(name.removeprefix("kept.")): TemplateCrop(crop.pixel_values.cpu(), crop.box)
+            for name, crop in state.items()
+            if name.startswith("kept.")
+        }
+
     def _pack(self, crop: TemplateCrop) -> TemplateCrop:
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.image_mean, self.config.image_std))
         pixels = (crop.pixel_values.float().cpu() * std + mean) * 255
@@ -147,6 +162,7 @@ class ODTrackModel(ODTrackPreTrainedModel):
     """
 
     carries_memory = True
+    memory_class = ODTrackMemory
     template_bank_class = ODTrackTemplateBank
 
     def __init__(self, config: ODTrackConfig):

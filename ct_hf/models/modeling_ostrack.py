@@ -8,11 +8,11 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
 
 from .configuration_ostrack import OSTrackConfig
 from .heads import CenterHead, CornerHead
 from .layers import MLP, drop_path, eager_attention_forward
+from .templates import TemplateMemory
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
 
 
@@ -30,14 +30,27 @@ class OSTrackEmbeddings(nn.Module):
         self.template_position_embeddings = nn.Parameter(torch.zeros(1, num_template, config.hidden_size))
         self.search_position_embeddings = nn.Parameter(torch.zeros(1, num_search, config.hidden_size))
 
-    def forward(self, template_pixel_values: torch.Tensor, search_pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        template_pixel_values: torch.Tensor,
+        search_pixel_values: torch.Tensor,
+        memory: TemplateMemory | None = None,
+    ) -> torch.Tensor:
         self._check(template_pixel_values, search_pixel_values)
-        template = self.patch_projection(template_pixel_values.flatten(0, 1)).flatten(2).transpose(1, 2)
-        template = template + self.template_position_embeddings
-        template = template.unflatten(0, template_pixel_values.shape[:2]).flatten(1, 2)
         search = self.patch_projection(search_pixel_values).flatten(2).transpose(1, 2)
         search = search + self.search_position_embeddings
+        if memory is None:
+            template = self.templates(template_pixel_values)
+        else:
+            num_template = template_pixel_values.shape[1] * self.template_position_embeddings.shape[1]
+            template = memory.tokens((len(search), num_template, search.shape[2]))
         return torch.cat([template, search], dim=1)
+
+    def templates(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Tokens of all templates, one after the other, under one position table."""
+        tokens = self.patch_projection(pixel_values.flatten(0, 1)).flatten(2).transpose(1, 2)
+        tokens = tokens + self.template_position_embeddings
+        return tokens.unflatten(0, pixel_values.shape[:2]).flatten(1, 2)
 
     def _check(self, template_pixel_values: torch.Tensor, search_pixel_values: torch.Tensor) -> None:
         """Refuse crops of another shape."""
@@ -230,12 +243,26 @@ class OSTrackModel(OSTrackPreTrainedModel):
         search_pixel_values: torch.Tensor,
         template_boxes: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
-        memory: ModelOutput | None = None,
+        memory: TemplateMemory | None = None,
         keep_all_tokens: bool = False,
     ) -> TrackerState:
-        """See [`~tracker.PreTrainedTracker.embed`]; boxes, text and memory are not used."""
-        hidden_states = self.embeddings(template_pixel_values, search_pixel_values)
+        """
+        See [`~tracker.PreTrainedTracker.embed`]; boxes and text are not used. In evaluation mode a `memory` stands in for
+        the templates it was made of by [`OSTrackModel.remember_templates`].
+        """
+        memory = None if self.training else memory
+        hidden_states = self.embeddings(template_pixel_values, search_pixel_values, memory)
         return TrackerState(hidden_states, layout=self.boundaries[0].layout, keep_all_tokens=keep_all_tokens)
+
+    @torch.no_grad()
+    def remember_templates(
+        self,
+        template_pixel_values: torch.Tensor,
+        template_boxes: torch.Tensor | None = None,
+        memory: TemplateMemory | None = None,
+    ) -> TemplateMemory:
+        """See [`~tracker.PreTrainedTracker.remember_templates`]: the tokens before the first layer."""
+        return TemplateMemory(self.embeddings.templates(template_pixel_values))
 
     def decode(self, state: TrackerState) -> TrackerOutput:
         """See [`~tracker.PreTrainedTracker.decode`]."""

@@ -1,7 +1,7 @@
 """PyTorch SUTrack model."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,13 +10,12 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
 
 from .box_ops import full_precision
 from .configuration_sutrack import SUTrackConfig
 from .heads import CenterHead, categorical_divergence
 from .layers import drop_path, eager_attention_forward
-from .templates import TemplateBank, TemplateCrop
+from .templates import TemplateBank, TemplateCrop, TemplateMemory
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
 
 
@@ -119,16 +118,17 @@ class SUTrackEmbeddings(nn.Module):
         search_pixel_values: torch.Tensor,
         template_boxes: torch.Tensor | None,
         text_features: torch.Tensor | None,
+        memory: TemplateMemory | None = None,
     ) -> torch.Tensor:
         self._check(template_pixel_values, search_pixel_values, template_boxes, text_features)
-        search_positions, template_positions = self.position_embeddings.tensor_split([self.num_search], dim=1)
-        search = self.stem(search_pixel_values) + search_positions + self.search_embedding
-
-        template = self.stem(template_pixel_values.flatten(0, 1)) + template_positions
-        share = foreground_share(template_boxes.flatten(0, 1), self.config.template_size, self.config.patch_size)
-        share = share.to(template.dtype).unsqueeze(-1)
-        template = template + (share * self.foreground_embedding + (1 - share) * self.background_embedding)
-        template = template.unflatten(0, template_pixel_values.shape[:2]).flatten(1, 2)
+        search = (
+            self.stem(search_pixel_values) + self.position_embeddings[:, : self.num_search] + self.search_embedding
+        )
+        if memory is None:
+            template = self.templates(template_pixel_values, template_boxes)
+        else:
+            num_template = self.position_embeddings.shape[1] - self.num_search
+            template = memory.tokens((len(search), self.config.num_templates * num_template, search.shape[2]))
 
         special = [self.class_token.expand(search.shape[0], -1, -1)]
         if self.config.use_text:
@@ -136,6 +136,14 @@ class SUTrackEmbeddings(nn.Module):
                 text_features = self.null_text_features.expand(search.shape[0], -1)
             special.append(self.text_proj(text_features).unsqueeze(1))
         return torch.cat([template, search, *special], dim=1)
+
+    def templates(self, pixel_values: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Tokens of all templates, one after the other, that tell target and background apart by the boxes."""
+        tokens = self.stem(pixel_values.flatten(0, 1)) + self.position_embeddings[:, self.num_search :]
+        share = foreground_share(boxes.flatten(0, 1), self.config.template_size, self.config.patch_size)
+        share = share.to(tokens.dtype).unsqueeze(-1)
+        tokens = tokens + (share * self.foreground_embedding + (1 - share) * self.background_embedding)
+        return tokens.unflatten(0, pixel_values.shape[:2]).flatten(1, 2)
 
     def _check(
         self,
@@ -283,6 +291,15 @@ class SUTrackTemplateBank(TemplateBank):
         if self.newest.maxlen and due and score > self.config.template_update_threshold:
             self.newest.append(cut())
 
+    def state(self) -> dict[str, TemplateCrop | float]:
+        """See [`~templates.TemplateBank.state`]."""
+        return {**super().state(), **{f"newest.{index}": crop for index, crop in enumerate(self.newest)}}
+
+    def restore(self, state: Mapping[str, TemplateCrop | float]) -> None:
+        """See [`~templates.TemplateBank.restore`]."""
+        super().restore(state)
+        self.newest.extend(state[f"newest.{index}"] for index in range(len(state) - 1))
+
 
 class SUTrackPreTrainedModel(PreTrainedTracker):
     """Loading, saving and initialisation of SUTrack."""
@@ -349,17 +366,31 @@ class SUTrackModel(SUTrackPreTrainedModel):
         search_pixel_values: torch.Tensor,
         template_boxes: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
-        memory: ModelOutput | None = None,
+        memory: TemplateMemory | None = None,
         keep_all_tokens: bool = False,
     ) -> TrackerState:
         """
-        See [`~tracker.PreTrainedTracker.embed`]; memory is not used. Crops have 3 or 6 channels (`crop_channels`).
+        See [`~tracker.PreTrainedTracker.embed`]. Crops have 3 or 6 channels (`crop_channels`). In evaluation mode a `memory`
+        stands in for the templates it was made of by [`SUTrackModel.remember_templates`].
 
         Raises:
             ValueError: a shape is not the configuration's, or `template_boxes` is missing.
         """
-        hidden_states = self.embeddings(template_pixel_values, search_pixel_values, template_boxes, text_features)
+        memory = None if self.training else memory
+        hidden_states = self.embeddings(
+            template_pixel_values, search_pixel_values, template_boxes, text_features, memory
+        )
         return TrackerState(hidden_states, layout=self.boundaries[0].layout, keep_all_tokens=keep_all_tokens)
+
+    @torch.no_grad()
+    def remember_templates(
+        self,
+        template_pixel_values: torch.Tensor,
+        template_boxes: torch.Tensor | None = None,
+        memory: TemplateMemory | None = None,
+    ) -> TemplateMemory:
+        """See [`~tracker.PreTrainedTracker.remember_templates`]: the tokens, of which the stem is the dear part."""
+        return TemplateMemory(self.embeddings.templates(template_pixel_values, template_boxes))
 
     def decode(self, state: TrackerState) -> TrackerOutput:
         """See [`~tracker.PreTrainedTracker.decode`]; `auxiliary_logits` `(batch_size, num_tasks)` are the task head's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from .templates import TemplateBank, TemplateCrop
 
 
 if TYPE_CHECKING:
+    from transformers.utils import ModelOutput
+
     from .tracker import PreTrainedTracker, TrackerOutput
 
 
@@ -127,10 +131,33 @@ class TrackingSession:
     def advance(self, output: TrackerOutput) -> Track:
         """Move on by the model's output for [`TrackingSession.inputs`] and say where the target is."""
         boxes, scores = self.model.locate(output)
-        box = self._window.to_frame(boxes[0].float().cpu().numpy())
-        self.box = clip_box(box, self.size)
-        self.memory = output.memory
-        track = Track(self.box.copy(), float(scores[0]))
+        return self.settle(boxes[0].float().cpu().numpy(), float(scores[0]), output.memory)
+
+    def settle(self, box: np.ndarray, score: float, memory: ModelOutput | None) -> Track:
+        """
+        Move on by what was found, as [`TrackingSession.advance`] does; for a caller that ran the model on several sessions
+        at once.
+
+        Args:
+            box (`np.ndarray` of shape `(4,)`): `cx, cy, w, h` in [0, 1] of the search crop, as `model.locate` gives it.
+            score (`float`): its confidence.
+            memory (`ModelOutput`, *optional*): the output's memory, a batch of one; `None` leaves it as it is.
+
+        Returns:
+            [`Track`]: box in the frame, and score.
+
+        Raises:
+            ValueError: the box or the score is not finite.
+        """
+        if not (np.isfinite(box).all() and math.isfinite(score)):
+            raise ValueError(
+                f"The tracker answered frame {self.frame_number} with box {np.asarray(box).tolist()} and score {score}, "
+                "expected finite numbers. Check its weights, or track in float32."
+            )
+        self.box = clip_box(self._window.to_frame(box), self.size)
+        if memory is not None:
+            self.memory = memory
+        track = Track(self.box.copy(), score)
         self.templates.update(self.frame_number, track.score, lambda: self._template(self._frame))
         return track
 
@@ -146,6 +173,52 @@ class TrackingSession:
         """
         with torch.inference_mode():
             return self.advance(self.model(**self.inputs(frame), return_dict=True))
+
+    def state(self) -> dict[str, Any]:
+        """
+        Everything that the frames to come depend on, between two frames; [`TrackingSession.restore`] goes on from it.
+
+        Returns:
+            `dict[str, Any]`: `frame_number`, `size` and `box` as JSON can hold them, `templates`, crops and numbers by name,
+            and `memory` and `text`, tensors by name.
+        """
+        # What is merely remembered of the templates is made again.
+        memory = self.memory if self.model.carries_memory else None
+        return {
+            "frame_number": self.frame_number,
+            "size": list(self.size),
+            "box": self.box.tolist(),
+            "templates": self.templates.state(),
+            "memory": dict(memory or {}),
+            "text": dict(self._text_inputs),
+        }
+
+    @classmethod
+    def restore(cls, model: PreTrainedTracker, state: Mapping[str, Any]) -> Self:
+        """
+        Go on where another session was.
+
+        Args:
+            model ([`~tracker.PreTrainedTracker`]): the tracker of that session, in evaluation mode.
+            state (`Mapping[str, Any]`): what its [`TrackingSession.state`] gave; tensors on any device.
+
+        Returns:
+            [`TrackingSession`]: its next frame is the one after the last of the other session.
+        """
+        width, height = state["size"]
+        text = state["text"].get("text_features")
+        session = cls(model, np.zeros((height, width, 3), dtype=np.uint8), state["box"], text)
+        session.frame_number = state["frame_number"]
+        session.templates.restore(
+            {
+                name: TemplateCrop(*(part.to(model.device) for part in kept)) if isinstance(kept, tuple) else kept
+                for name, kept in state["templates"].items()
+            }
+        )
+        if state["memory"]:
+            memory = {name: tensor.to(model.device) for name, tensor in state["memory"].items()}
+            session.memory = model.memory_class(**memory)
+        return session
 
     def _show(self, templates: list[TemplateCrop]) -> None:
         """Make inputs of the templates, and let the family remember them, only where they are other than before."""

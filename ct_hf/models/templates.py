@@ -1,9 +1,11 @@
 """Which template crops a tracker looks at as a video goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from transformers.utils import ModelOutput
 
 from .configuration_tracker import TrackerConfig
 
@@ -19,6 +21,37 @@ class TemplateCrop(NamedTuple):
 
     pixel_values: torch.Tensor
     box: torch.Tensor
+
+
+@dataclass
+class TemplateMemory(ModelOutput):
+    """
+    Tokens of templates that were embedded once, for families whose embedding of a template sees nothing else. It saves work
+    and changes no prediction.
+
+    Args:
+        template_tokens (`torch.Tensor` of shape `(batch_size, num_template_tokens, hidden_size)`):
+            Tokens of all templates before the first layer.
+    """
+
+    template_tokens: torch.Tensor | None = None
+
+    def tokens(self, shape: tuple[int, int, int]) -> torch.Tensor:
+        """
+        The tokens, checked.
+
+        Args:
+            shape (`tuple[int, int, int]`): the shape that they must have.
+
+        Raises:
+            ValueError: they have another.
+        """
+        if tuple(self.template_tokens.shape) != shape:
+            raise ValueError(
+                f"`memory` holds `template_tokens` of shape {tuple(self.template_tokens.shape)}, expected {shape}. It is of "
+                "another tracker or batch: make it by `remember_templates`."
+            )
+        return self.template_tokens
 
 
 class TemplateBank:
@@ -57,5 +90,13 @@ class TemplateBank:
             cut (`Callable`): cuts a template around the box that was found in it.
         """
 
+    def state(self) -> dict[str, TemplateCrop | float]:
+        """What a saved session needs to go on: crops and numbers by name. A bank that keeps more than the first adds it."""
+        return {"first": self.first}
 
-__all__ = ["TemplateBank", "TemplateCrop"]
+    def restore(self, state: Mapping[str, TemplateCrop | float]) -> None:
+        """Go on from what [`TemplateBank.state`] gave; crops come on the device of the model."""
+        self.first = state["first"]
+
+
+__all__ = ["TemplateBank", "TemplateCrop", "TemplateMemory"]

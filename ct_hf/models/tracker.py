@@ -169,6 +169,8 @@ class PreTrainedTracker(PreTrainedModel):
         head (`nn.Module`): one of the heads of `heads.py`.
         carries_memory (`bool`): whether a frame's output holds a memory that the next frame's prediction depends on, so that
             frames can be chained; not set for what is only remembered of the templates to save work.
+        memory_class (`type`, *optional*): class of that memory, for a session that is restored from a file. The batch is the
+            first dimension of each of its tensors.
         reads_text (`bool`): whether the family has a language token.
         template_bank_class (`type`): how a session of the family chooses its templates.
     """
@@ -180,6 +182,7 @@ class PreTrainedTracker(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
     carries_memory: bool = False
+    memory_class: type[ModelOutput] | None = None
     reads_text: bool = False
     template_bank_class: type[TemplateBank] = TemplateBank
 
@@ -206,8 +209,9 @@ class PreTrainedTracker(PreTrainedModel):
     ) -> ModelOutput | None:
         """
         Take templates into the memory, so that a family whose templates never look at a search crop need not encode them in
-        each frame. A session calls it before the first frame and whenever its templates have changed; families that encode
-        their templates with each search crop leave the memory as it is.
+        each frame. A session calls it before the first frame and whenever its templates have changed, and gives what it
+        returns to every frame until then; families that encode their templates with each search crop leave the memory as it
+        is.
 
         Args:
             template_pixel_values (`torch.Tensor` of shape `(batch_size, num_templates, 3, template_size, template_size)`):

@@ -125,6 +125,24 @@ class TrackerContract:
         assert {"giou", "l1"} <= set(loss_output.loss_dict)
         torch.testing.assert_close(loss_output.pred_boxes, output.pred_boxes)
 
+    def test_remembered_templates_stand_in_for_their_crops(self, model, inputs):
+        """In evaluation mode, with the same prediction; a family may also remember nothing."""
+        template_boxes = inputs["template_boxes"]
+        with torch.no_grad():
+            memory = model.remember_templates(inputs["template_pixel_values"], template_boxes)
+            if memory is None:
+                return
+            other = {**inputs, "template_pixel_values": torch.zeros_like(inputs["template_pixel_values"])}
+            remembered, plain = model(**other, memory=memory), model(**inputs)
+            torch.testing.assert_close(remembered.pred_boxes, plain.pred_boxes, atol=1e-6, rtol=0)
+            expected = model.embed(**inputs, keep_all_tokens=True).hidden_states
+            model.train()
+            trained = model.embed(**inputs, memory=memory, keep_all_tokens=True).hidden_states
+        assert torch.equal(trained, expected)
+        first = {name: tensor[:1] for name, tensor in inputs.items()}
+        with pytest.raises(ValueError, match=r"`memory` holds `\w+` of shape .*, expected .*remember_templates"):
+            model.eval()(**first, memory=memory)
+
     def test_tuple_has_the_loss_first(self, model, inputs, labels):
         with torch.no_grad():
             output = model(**inputs, search_boxes=labels)

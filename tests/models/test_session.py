@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ct_hf.models import Track, TrackerOutput, TrackingSession
+from ct_hf.models import PreTrainedTracker, Track, TrackerOutput, TrackingSession
 from ct_hf.models.templates import TemplateBank
 
 
@@ -221,12 +221,50 @@ class TestTemplates:
         assert [memory for *_, memory in calls] == [None, "memory 1", "memory 2"]
         assert not torch.equal(calls[0][1], calls[1][1])
 
-    def test_a_family_that_encodes_them_with_each_crop_remembers_nothing(self, model, noise_frames):
+    def test_a_family_that_encodes_them_with_each_crop_remembers_nothing(self, model, noise_frames, monkeypatch):
+        monkeypatch.setattr(type(model), "remember_templates", PreTrainedTracker.remember_templates)
         pixels, memory = torch.zeros(1, 1, 3, 32, 32), object()
         assert model.remember_templates(pixels) is None
         assert model.remember_templates(pixels, memory=memory) is memory
         session = model.start(noise_frames[0], BOX)
         assert session.inputs(noise_frames[1])["memory"] is None
+
+    def test_are_embedded_once_until_they_change(self, model, noise_frames, monkeypatch):
+        """And the tracks are those of a tracker that embeds them in each frame, bit for bit."""
+        calls = []
+        embed = type(model.embeddings).templates
+        monkeypatch.setattr(
+            type(model.embeddings), "templates", lambda self, pixels: calls.append(1) or embed(self, pixels)
+        )
+        frames = [*noise_frames, *noise_frames[1:]]
+        session = model.start(frames[0], BOX)
+        once = [session.update(frame) for frame in frames[1:]]
+        assert len(calls) == 3  # before frame 1, and after the renewals of frames 2 and 4
+        monkeypatch.setattr(type(model), "remember_templates", PreTrainedTracker.remember_templates)
+        session = model.start(frames[0], BOX)
+        each_time = [session.update(frame) for frame in frames[1:]]
+        assert len(calls) == 3 + 6
+        for ours, theirs in zip(once, each_time, strict=True):
+            assert np.array_equal(ours.box, theirs.box) and ours.score == theirs.score
+
+
+class TestState:
+    def test_a_restored_session_goes_on_exactly(self, tiny_tracker, noise_frames):
+        session = tiny_tracker.start(noise_frames[0], BOX)
+        session.update(noise_frames[1])
+        other = TrackingSession.restore(tiny_tracker, copy.deepcopy(session.state()))
+        for frame in noise_frames[2:]:
+            ours, theirs = session.update(frame), other.update(frame)
+            assert np.array_equal(ours.box, theirs.box) and ours.score == theirs.score
+        assert other.frame_number == session.frame_number == 3
+
+    @pytest.mark.parametrize("nan", ["box", "score"])
+    def test_answers_that_are_no_numbers_are_refused(self, session, noise_frames, nan):
+        session.inputs(noise_frames[1])
+        box = np.full(4, np.nan if nan == "box" else 0.5)
+        with pytest.raises(ValueError, match="answered frame 1 with box .* and score .*, expected finite numbers"):
+            session.settle(box, float("nan") if nan == "score" else 0.5, None)
+        assert session.box.tolist() == BOX
 
 
 def test_import_is_light():

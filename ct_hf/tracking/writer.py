@@ -1,0 +1,95 @@
+"""Video files from frames."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .video import DEFAULT_RATE, VideoError, require_av
+
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+
+CODECS: dict[str, dict[str, str]] = {"libx264": {"preset": "veryfast", "crf": "20"}, "mpeg4": {}}
+"""Encoders in the order in which they are tried, with their options."""
+
+
+class VideoWriter:
+    """
+    Writes an mp4 file, H.264 where PyAV can encode it, else MPEG-4. A writer that is closed, also by an exception on the way
+    out of its `with`, leaves a file that plays everywhere; of one whose process is killed, all but the last seconds play.
+
+    Args:
+        path (`str` or `Path`): file to write; it is made with the first frame, and its folder at once.
+        rate (`Fraction` or `float`, *optional*, defaults to 30): frames a second.
+
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+
+    def __init__(self, path: str | Path, rate: Fraction | float = DEFAULT_RATE):
+        self._av = require_av()
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.rate = Fraction(rate).limit_denominator(1001)
+        self._container: Any = None
+        self._stream: VideoStream | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def write(self, frame: np.ndarray) -> None:
+        """
+        Add a frame.
+
+        Args:
+            frame (`np.ndarray` of shape `(height, width, 3)`): uint8 RGB. Odd sides are lengthened by a pixel at the right
+                or bottom, since the encoders take even ones only.
+
+        Raises:
+            VideoError: it is not of the first frame's size.
+        """
+        if self._stream is None:
+            self._open(frame)
+        if frame.shape != self._shape:
+            raise VideoError(f"`frame` has shape {frame.shape}, expected that of the first frame: {self._shape}.")
+        height, width = frame.shape[:2]
+        padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._container is None:
+            return
+        container, self._container = self._container, None
+        container.mux(self._stream.encode(None))
+        container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, frame: np.ndarray) -> None:
+        codec = next(codec for codec in CODECS if codec in self._av.codecs_available)
+        # Written in fragments, which a killed process leaves whole, and made a plain file when it is closed.
+        flags = {"movflags": "+hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
+        self._container = self._av.open(str(self.path), "w", format="mp4", container_options=flags)
+        height, width = frame.shape[:2]
+        stream = self._container.add_stream(codec, rate=self.rate, options=CODECS[codec])
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        stream.gop_size = max(1, round(2 * self.rate))
+        if codec == "mpeg4":
+            stream.bit_rate = int(width * height * self.rate / 5)
+        self._stream, self._shape = stream, frame.shape
+
+
+__all__ = ["CODECS", "VideoWriter"]
