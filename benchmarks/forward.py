@@ -3,9 +3,9 @@
     OMP_WAIT_POLICY=PASSIVE python benchmarks/forward.py --out docs/results/forward.json
 
 Weights are random, shapes are those of the released models. Within a comparison teacher and student take turns, so that a
-machine which slows down does it to both; the median time at batch 1 counts. A comparison is TEACHER=STAGES, where TEACHER is
-family/variant of an original model and STAGES a number of stages of even length, with configuration fields of the student
-behind a comma: "mixformerv2/288_depth8_score=4,intermediate_size=768".
+machine which slows down does it to both; the median time at batch 1 counts. A comparison is TEACHER:STAGES, where TEACHER is
+family/variant of an original model and STAGES a number of stages of even length, each with configuration fields behind a
+comma: "mixformerv2/288_depth8_score:4,intermediate_size=768".
 """
 
 import json
@@ -27,15 +27,16 @@ from ct_hf.models.cost import count_gmacs, count_parameters
 
 # The students of the paper (section 4).
 COMPARISONS = [
-    "ostrack/vitb_256_mae_32x4_ep300=2",
-    "ostrack/vitb_256_mae_32x4_ep300=3",
-    "ostrack/vitb_256_mae_32x4_ep300=4",
-    "ostrack/vitb_256_mae_32x4_ep300=6",
-    "ostrack/vitb_256_mae_32x4_ep300=8",
-    "ostrack/vitb_256_mae_ce_32x4_ep300=4",
-    "sutrack/sutrack_b224=4",
-    "odtrack/baseline=4",
-    "mixformerv2/288_depth8_score=4,intermediate_size=768",
+    "ostrack/vitb_256_mae_32x4_ep300:2",
+    "ostrack/vitb_256_mae_32x4_ep300:3",
+    "ostrack/vitb_256_mae_32x4_ep300:4",
+    "ostrack/vitb_256_mae_32x4_ep300:6",
+    "ostrack/vitb_256_mae_32x4_ep300:8",
+    "ostrack/vitb_256_mae_ce_32x4_ep300:4",
+    "sutrack/sutrack_b224:4",
+    "odtrack/baseline,elimination_layers=[]:4",
+    "odtrack/baseline:4",
+    "mixformerv2/288_depth8_score:4,intermediate_size=768",
 ]
 
 
@@ -44,33 +45,49 @@ class ForwardArguments:
     """What is compared, and how."""
 
     compare: list[str] = field(
-        default_factory=lambda: list(COMPARISONS), metadata={"help": "TEACHER=STAGES, several."}
+        default_factory=lambda: list(COMPARISONS), metadata={"help": "TEACHER:STAGES, several."}
     )
     passes: int = field(default=15, metadata={"help": "Forward passes of each tracker that are timed."})
     threads: int = field(default=2, metadata={"help": "Threads of torch."})
     out: str | None = field(default=None, metadata={"help": "File for the figures; the table goes beside it as .md."})
 
 
-def parse(comparison: str) -> tuple[str, str, int, dict[str, Any]]:
-    """Part "family/variant=stages,field=value" into its four parts."""
-    try:
-        source, rest = comparison.split("=", 1)
-        family, variant = source.split("/", 1)
-        stages, *fields = rest.split(",")
-        overrides = {name: json.loads(value) for name, value in (entry.split("=") for entry in fields)}
-        return family, variant, int(stages), overrides
-    except ValueError as error:
-        raise ValueError(
-            f"`compare` must look like ostrack/VARIANT=4 or ostrack/VARIANT=4,field=8, got {comparison!r}."
-        ) from error
+@dataclass
+class Comparison:
+    """A teacher and the number of stages of its student, with configuration fields of both."""
+
+    family: str
+    variant: str
+    fields: dict[str, Any]
+    stages: int
+    student_fields: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> "Comparison":
+        """Read "family/variant,field=value:stages,field=value"."""
+        try:
+            teacher, student = text.split(":")
+            source, *fields = teacher.split(",")
+            family, variant = source.split("/")
+            stages, *student_fields = student.split(",")
+            return cls(family, variant, _fields(fields), int(stages), _fields(student_fields))
+        except ValueError as error:
+            raise ValueError(
+                f"`compare` must look like ostrack/VARIANT:4 or ostrack/VARIANT:4,field=8, got {text!r}."
+            ) from error
+
+    def build(self) -> dict[str, PreTrainedTracker]:
+        """A teacher of random weights and its student."""
+        table = FAMILIES[self.family]
+        fields = {**table.variants[self.variant], **self.fields}
+        teacher = table.model_class(table.model_class.config_class.from_fields(**fields)).eval()
+        plan = StagePlan.even(len(teacher.layers), self.stages)
+        student, _ = build_student(teacher, plan, **self.student_fields)
+        return {"teacher": teacher, "student": student.eval()}
 
 
-def build_pair(family: str, variant: str, stages: int, overrides: dict[str, Any]) -> dict[str, PreTrainedTracker]:
-    """A teacher of random weights and its student."""
-    table = FAMILIES[family]
-    teacher = table.model_class(table.model_class.config_class.from_fields(**table.variants[variant])).eval()
-    student, _ = build_student(teacher, StagePlan.even(len(teacher.layers), stages), **overrides)
-    return {"teacher": teacher, "student": student.eval()}
+def _fields(entries: list[str]) -> dict[str, Any]:
+    return {name: json.loads(value) for name, value in (entry.split("=") for entry in entries)}
 
 
 def inputs_of(model: PreTrainedTracker) -> dict[str, torch.Tensor]:
@@ -104,15 +121,15 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     rows = []
-    for comparison in args.compare:
-        family, variant, stages, overrides = parse(comparison)
-        trackers = build_pair(family, variant, stages, overrides)
+    for text in args.compare:
+        comparison = Comparison.parse(text)
+        trackers = comparison.build()
         milliseconds = measure(trackers, args.passes)
         for name, model in trackers.items():
             rows.append(
                 {
-                    "comparison": comparison,
-                    "tracker": f"{family}/{variant}" if name == "teacher" else f"  student of {stages} stages",
+                    "comparison": text,
+                    "tracker": text.split(":")[0] if name == "teacher" else f"  student of {comparison.stages} stages",
                     "layers": len(model.layers),
                     "parameters": count_parameters(model),
                     "gmacs": count_gmacs(model),
@@ -121,7 +138,7 @@ def main() -> None:
                     "speedup": milliseconds["teacher"] / milliseconds[name],
                 }
             )
-        print(f"{comparison}: {rows[-1]['speedup']:.2f}x", flush=True)
+        print(f"{text}: {rows[-1]['speedup']:.2f}x", flush=True)
     table = markdown_table(
         ["Tracker", "Layers", "Parameters (M)", "GMACs", "without attention", "ms", "Speed-up"],
         [

@@ -112,11 +112,14 @@ def test_forward_command_parses_what_to_compare(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import forward
 
-    parsed = forward.parse("mixformerv2/288_depth8_score=4,intermediate_size=768")
-    assert parsed == ("mixformerv2", "288_depth8_score", 4, {"intermediate_size": 768})
-    for wrong in ("ostrack", "ostrack/a", "ostrack/a=four", "ostrack=4"):
+    parsed = forward.Comparison.parse("odtrack/baseline,elimination_layers=[]:4,intermediate_size=768")
+    assert (parsed.family, parsed.variant, parsed.stages) == ("odtrack", "baseline", 4)
+    assert (parsed.fields, parsed.student_fields) == ({"elimination_layers": []}, {"intermediate_size": 768})
+    for text in forward.COMPARISONS:
+        assert forward.Comparison.parse(text).variant in forward.FAMILIES[text.split("/")[0]].variants
+    for wrong in ("ostrack", "ostrack/a", "ostrack/a:four", "ostrack:4", "ostrack/a:4,depth"):
         with pytest.raises(ValueError, match="`compare` must look like"):
-            forward.parse(wrong)
+            forward.Comparison.parse(wrong)
 
 
 def test_forward_measures_student_beside_teacher(monkeypatch):
