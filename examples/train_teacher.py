@@ -10,6 +10,7 @@ goes on with --resume_from_checkpoint outputs/teacher/checkpoint-1000.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import AutoModel, HfArgumentParser, set_seed
 
 from ct_hf import OSTrackConfig, OSTrackModel
@@ -37,11 +38,40 @@ class TeacherArguments:
     num_hidden_layers: int = field(default=12, metadata={"help": "Layers of the trunk."})
     hidden_size: int = field(default=128, metadata={"help": "Width of the tokens."})
     patch_size: int = field(default=16, metadata={"help": "Side of a patch, in pixels."})
+    patches: float = field(
+        default=0.15,
+        metadata={"help": "Share of targets that are parts of the background: all of them at first teach to match."},
+    )
     init_from: str | None = field(
         default=None, metadata={"help": "Folder of a tracker to go on from, with a new optimizer and schedule."}
     )
     eval_sequences: int = field(default=20, metadata={"help": "Held-out procedural sequences to track at the end."})
     eval: str | None = field(default=None, metadata={"help": "Folder of annotated sequences to track at the end too."})
+
+
+@torch.no_grad()
+def prepare_to_match(model: OSTrackModel) -> None:
+    """
+    Let attention compare from the first step.
+
+    Sine positions, a constant that tells template tokens from search tokens, and one random projection for queries and keys,
+    so that what looks alike attends to each other. From the usual small weights a tracker learns what stands out in the
+    search crop and never looks at its template; pretrained backbones have that behind them.
+    """
+    width = model.config.hidden_size
+    speed = torch.pi / 32 * 16 ** (torch.arange(width // 4) / (width // 4))
+    tables = (model.embeddings.template_position_embeddings, model.embeddings.search_position_embeddings)
+    for table in tables:
+        side = round(table.shape[1] ** 0.5)
+        angle = (torch.arange(side) - (side - 1) / 2)[:, None] * speed
+        axis = torch.cat([angle.sin(), angle.cos()], dim=1)
+        down, across = axis[:, None].expand(side, side, -1), axis[None].expand(side, side, -1)
+        table.copy_(0.5 * torch.cat([down, across], dim=2).view_as(table))
+    tables[0].add_(torch.randn(width))
+    for layer in model.layers:
+        attention = layer.attention
+        attention.q_proj.weight.normal_(std=1.5 / width**0.5)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
 def main() -> None:
@@ -82,13 +112,17 @@ def main() -> None:
         intermediate_size=3 * teacher_args.hidden_size,
         head_channels=64,
     )
-    model = AutoModel.from_pretrained(teacher_args.init_from) if teacher_args.init_from else OSTrackModel(config)
+    if teacher_args.init_from:
+        model = AutoModel.from_pretrained(teacher_args.init_from)
+    else:
+        model = OSTrackModel(config)
+        prepare_to_match(model)
 
     ################
     # Training
     ################
     pairs = stream_pairs(
-        ProceduralWorld(textures=rendered_textures(teacher_args.photographs)),
+        ProceduralWorld(textures=rendered_textures(teacher_args.photographs), patches=teacher_args.patches),
         model.config,
         seed=args.seed,
         clip_length=6,

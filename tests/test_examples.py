@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoModel
 
@@ -117,6 +118,30 @@ def test_train_teacher(tmp_path):
     printed = run_example("train_teacher.py", *arguments, "--eval_sequences", 1, "--output_dir", out)
     assert "textures: 1 sequences" in printed
     assert (out / "model.safetensors").is_file()
+
+
+def test_a_new_teacher_compares_from_the_first_step(monkeypatch):
+    """Search tokens look at the template tokens that show the same, which the usual initialisation does not make them do."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import train_teacher
+
+    torch.manual_seed(0)
+    sizes = {"template_size": 64, "search_size": 128, "hidden_size": 128, "num_attention_heads": 2}
+    model = OSTrackModel(OSTrackConfig(num_hidden_layers=1, intermediate_size=128, head_channels=16, **sizes)).eval()
+    search = torch.randn(8, 3, 128, 128)
+    template = search[:, :, 16:80, 48:112]
+
+    def matched():
+        with torch.no_grad():
+            state = model.embed(template[:, None], search)
+            tokens = model.layers[0].layernorm_before(state.hidden_states)
+            query, key = model.layers[0].attention.q_proj(tokens), model.layers[0].attention.k_proj(tokens)
+            weights = (query[:, 16:].unflatten(1, (8, 8))[:, 1:5, 3:7].flatten(1, 2) @ key[:, :16].mT).softmax(-1)
+        return weights.diagonal(dim1=1, dim2=2).mean().item()
+
+    assert matched() < 0.15
+    train_teacher.prepare_to_match(model)
+    assert matched() > 0.5
 
 
 def test_collect_photographs_keeps_the_largest_of_each_picture_and_the_copyright(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ class ProceduralSequence(Sequence):
         length: Number of frames.
         size: Width and height in pixels.
         textures: What paints targets and backgrounds.
+        patches: Probability that the target is a part of the background, which only the template tells from the rest.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class ProceduralSequence(Sequence):
         length: int = 60,
         size: tuple[int, int] = (320, 240),
         textures: TextureSource | None = None,
+        patches: float = 0.0,
     ):
         self.seed, self.index, self.length, self.size = seed, index, length, tuple(size)
         self.textures = ProceduralTextures() if textures is None else textures
+        self.patches = patches
         self.name = f"procedural-{seed}-{index}"
 
     def __len__(self) -> int:
@@ -81,7 +84,7 @@ class ProceduralSequence(Sequence):
     @cached_property
     def scene(self) -> Scene:
         """What is rendered."""
-        return Scene(np.random.default_rng([self.seed, self.index]), self.size, self.textures)
+        return Scene(np.random.default_rng([self.seed, self.index]), self.size, self.textures, self.patches)
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,17 @@ class ProceduralWorld:
         length: Frames of each sequence.
         size: Width and height in pixels.
         textures: What paints targets and backgrounds.
+        patches: Probability that a target is a part of the background, which only the template tells from the rest.
     """
 
     length: int = 60
     size: tuple[int, int] = (320, 240)
     textures: TextureSource = field(default_factory=ProceduralTextures)
+    patches: float = 0.15
 
     def sequence(self, seed: int, index: int) -> ProceduralSequence:
         """One sequence of this world."""
-        return ProceduralSequence(seed, index, self.length, self.size, self.textures)
+        return ProceduralSequence(seed, index, self.length, self.size, self.textures, self.patches)
 
 
 def procedural_sequences(

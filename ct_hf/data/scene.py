@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from .motion import Camera, Wobble
+from .patches import Patch
 from .shapes import SIDE
 from .sprites import SOLID, Look, Sprite
 from .textures import TextureSource
@@ -16,9 +17,10 @@ class Scene:
         rng: Source of all randomness; it is used up here, frames need none.
         size: Width and height of a frame in pixels.
         textures: What paints targets and backgrounds.
+        patches: Probability that the target is a part of the background.
     """
 
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int], textures: TextureSource):
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int], textures: TextureSource, patches: float):
         self.size = size
         margin = rng.uniform(0.1, 0.35)
         canvas = tuple(int(side * (1 + 2 * margin)) for side in size)
@@ -33,7 +35,10 @@ class Scene:
         home = (0.5 + rng.uniform(-0.15, 0.15, 2)) * size
         # One target in ten stands, so that only the camera moves; one in ten goes far enough to leave and return.
         roam = rng.choice([0.02, rng.uniform(0.2, 0.4), 0.7], p=[0.1, 0.8, 0.1])
-        self.target = self._sprite(rng, look, self.extent, home, roam)
+        if rng.random() < patches:
+            self.target = Patch(rng, self.background, self.camera, self.extent, size)
+        else:
+            self.target = self._sprite(rng, look, self.extent, home, roam)
         # Most have company near them, or the one thing in view would be found without knowing what is looked for.
         count = rng.choice(6, p=[0.05, 0.15, 0.25, 0.25, 0.2, 0.1])
         neighbours = [self._neighbour(rng, textures, look) for _ in range(count)]

@@ -1,5 +1,6 @@
 import io
 import zlib
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from ct_hf.data import (
     read_sequences,
     sampling,
     stream_clips,
+    stream_pairs,
 )
 
 
@@ -295,3 +297,14 @@ def test_real_sequences(real_root, pairs_of, take):
     centers = np.stack([pair["search_boxes"][:2] for pair in pairs])
     assert (centers > 0).all() and (centers < 1).all()
     assert np.std([pair["search_pixel_values"].mean() for pair in pairs]) > 5
+
+
+def test_scale_jitter_of_a_stream(config):
+    """Without it the target's size in the crop says nothing new: it is that of the box in the search region."""
+
+    def spread(scale_jitter):
+        pairs = stream_pairs(ProceduralWorld(), config, seed=0, scale_jitter=scale_jitter)
+        sides = [np.sqrt(pair["search_boxes"][2:].prod()) for pair in islice(pairs, 24)]
+        return np.std(np.log(sides))
+
+    assert spread(0.0) < 0.05 < 0.2 < spread(0.5)
