@@ -133,3 +133,19 @@ def test_forward_measures_student_beside_teacher(monkeypatch):
     }
     milliseconds = forward.measure(models, passes=3)
     assert set(milliseconds) == {"teacher", "student"} and min(milliseconds.values()) > 0
+
+
+def test_initialization_scales_and_averages_a_stage(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import initialization
+
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    teacher = OSTrackModel(OSTrackConfig(num_hidden_layers=4, num_attention_heads=2, **sizes)).eval()
+    plan = initialization.StagePlan.even(4, 2)
+    students = {start: initialization.start_student(teacher, plan, start) for start in initialization.STARTS}
+    first, last = (teacher.layers[index].mlp.fc2.weight for index in (0, 1))
+    weights = {start: student.layers[0].mlp.fc2.weight for start, student in students.items()}
+    assert weights["last"].equal(last) and weights["last, scaled"].equal(2 * last)
+    assert weights["mean"].allclose((first + last) / 2) and weights["mean, scaled"].allclose(first + last)
+    query = [student.layers[0].attention.q_proj.weight for student in students.values()]
+    assert query[0].equal(query[1]) and query[2].equal(query[3]), "what attends is never scaled"
