@@ -8,24 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..tracking.drawing import TRACKER_COLORS, Color
+
 
 if TYPE_CHECKING:
     from ..data.sequences import Sequence
 
 
-Color = tuple[int, int, int]
-
 GROUND_TRUTH_COLOR: Color = (255, 255, 255)
-# Okabe and Ito's colours, which stay apart for colour-blind eyes; the ones most unlike each other come first.
-TRACKER_COLORS: tuple[Color, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (0, 158, 115),
-    (240, 228, 66),
-    (213, 94, 0),
-    (0, 114, 178),
-)
 _BACKGROUND: Color = (24, 24, 24)
 _TEXT: Color = (255, 255, 255)
 _GAP = 4  # pixels between frames
@@ -171,4 +161,4 @@ def draw_animation(
     return [painters[0].with_legend([painter.tile(index) for painter in painters]) for index in range(lengths[0])]
 
 
-__all__ = ["GROUND_TRUTH_COLOR", "TRACKER_COLORS", "draw_animation", "draw_strip"]
+__all__ = ["GROUND_TRUTH_COLOR", "draw_animation", "draw_strip"]

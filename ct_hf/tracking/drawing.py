@@ -15,7 +15,7 @@ from ..models.session import Track
 Color = tuple[int, int, int]
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes; the ones most unlike each other come first.
-TARGET_COLORS: tuple[Color, ...] = (
+TRACKER_COLORS: tuple[Color, ...] = (
     (230, 159, 0),
     (86, 180, 233),
     (204, 121, 167),
@@ -50,7 +50,7 @@ def draw_tracks(
     font = _font(max(12, round(picture.height / 28)))
     low, lost = low or [False] * len(tracks), lost or [False] * len(tracks)
     for index, track in enumerate(tracks):
-        color = TARGET_COLORS[index % len(TARGET_COLORS)]
+        color = TRACKER_COLORS[index % len(TRACKER_COLORS)]
         corners = _corners(track)
         # A dark rim keeps light colours visible on light frames.
         draw.rectangle([corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1], outline=_DARK, width=line + 2)
@@ -59,7 +59,7 @@ def draw_tracks(
             _dash(draw, corners, line)
     taken: list[tuple[int, int, int, int]] = []
     for index, track in enumerate(tracks):  # last, so that no box runs through a score
-        color = TARGET_COLORS[index % len(TARGET_COLORS)]
+        color = TRACKER_COLORS[index % len(TRACKER_COLORS)]
         mark = " lost" if lost[index] else " low" if low[index] else ""
         number = f"{index + 1}: " if len(tracks) > 1 else ""
         _label(draw, f"{number}{track.score:.2f}{mark}", _corners(track), color, font, picture.size, taken)
@@ -117,4 +117,4 @@ def _label(
     draw.text((left + pad, top + height // 2), text, fill=_DARK, font=font, anchor="lm")
 
 
-__all__ = ["TARGET_COLORS", "draw_tracks"]
+__all__ = ["TRACKER_COLORS", "draw_tracks"]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ct_hf.evaluation import draw_animation, draw_strip
-from ct_hf.evaluation.picture import GROUND_TRUTH_COLOR, TRACKER_COLORS
+from ct_hf.evaluation.picture import GROUND_TRUTH_COLOR
+from ct_hf.tracking.drawing import TRACKER_COLORS
 
 
 def mask(picture, color):
