@@ -47,7 +47,7 @@ class Scene:
         if rng.random() < 0.25:
             self.behind.append(self._carrier(rng, textures))
         self.ahead = [neighbour for neighbour, before in zip(neighbours, ahead, strict=True) if before]
-        self.ahead += [self._occluder(rng, textures, home) for _ in range(rng.choice(3, p=[0.55, 0.3, 0.15]))]
+        self.ahead += [self._occluder(rng, textures) for _ in range(rng.choice(3, p=[0.55, 0.3, 0.15]))]
 
         # Brightness and contrast over time; colour of the light, noise of the sensor and sharpness of the lens.
         self.light = Wobble(rng, [rng.uniform(0, 0.3), rng.uniform(0, 20)])
@@ -122,9 +122,9 @@ class Scene:
         carrier.place = self.target.place
         return carrier
 
-    def _occluder(self, rng: np.random.Generator, textures: TextureSource, home: np.ndarray) -> Sprite:
+    def _occluder(self, rng: np.random.Generator, textures: TextureSource) -> Sprite:
         look = Look.draw(rng, textures)
-        place = home + rng.choice([-1, 1], 2) * rng.uniform(0.6, 2, 2) * self.extent
+        place = self.target.home + rng.choice([-1, 1], 2) * rng.uniform(0.6, 2, 2) * self.extent
         occluder = self._sprite(rng, look, self.extent * rng.uniform(0.5, 1.1), place, rng.uniform(0.02, 0.15))
         if rng.random() < 0.4:  # a post or a beam
             occluder.aspect = rng.choice([-1, 1]) * rng.uniform(1.2, 2.2)
