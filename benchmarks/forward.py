@@ -9,17 +9,14 @@ comma: "mixformerv2/288_depth8_score:4,intermediate_size=768".
 """
 
 import json
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from common import alternate, build_tracker, write_results
 from transformers import HfArgumentParser
 
 from ct_hf.compression import StagePlan, build_student
-from ct_hf.conversion.convert import FAMILIES
 from ct_hf.evaluation.report import markdown_table, short_number
 from ct_hf.models import PreTrainedTracker
 from ct_hf.models.cost import count_gmacs, count_parameters
@@ -78,9 +75,7 @@ class Comparison:
 
     def build(self) -> dict[str, PreTrainedTracker]:
         """A teacher of random weights and its student."""
-        table = FAMILIES[self.family]
-        fields = {**table.variants[self.variant], **self.fields}
-        teacher = table.model_class(table.model_class.config_class.from_fields(**fields)).eval()
+        teacher = build_tracker(self.family, self.variant, **self.fields)
         plan = StagePlan.even(len(teacher.layers), self.stages)
         student, _ = build_student(teacher, plan, **self.student_fields)
         return {"teacher": teacher, "student": student.eval()}
@@ -105,14 +100,8 @@ def inputs_of(model: PreTrainedTracker) -> dict[str, torch.Tensor]:
 def measure(trackers: dict[str, PreTrainedTracker], passes: int) -> dict[str, float]:
     """Median milliseconds of a forward pass of each tracker, taking turns after two turns of warming up."""
     inputs = {name: inputs_of(model) for name, model in trackers.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in trackers}
-    for turn in range(passes + 2):
-        for name, model in trackers.items():
-            start = time.perf_counter()
-            model(**inputs[name])
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * float(np.median(times)) for name, times in seconds.items()}
+    actions = {name: lambda name=name: trackers[name](**inputs[name]) for name in trackers}
+    return {name: 1000 * seconds for name, seconds in alternate(actions, passes).items()}
 
 
 def main() -> None:
@@ -154,13 +143,8 @@ def main() -> None:
             for row in rows
         ],
     )
-    print(table)
-    if args.out:
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        conditions = {"torch": torch.__version__, "threads": args.threads, "dtype": "float32", "passes": args.passes}
-        out.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
-        out.with_suffix(".md").write_text(table + "\n")
+    conditions = {"threads": args.threads, "dtype": "float32", "passes": args.passes}
+    write_results(args.out, conditions, rows, table)
 
 
 if __name__ == "__main__":

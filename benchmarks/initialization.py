@@ -6,12 +6,11 @@ A layer taken from a stage of n moves the tokens about an n-th as far as the sta
 give a better start. Each student is judged on the same held-out pairs before and after the same short compression.
 """
 
-import json
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import torch
+from common import write_results
 from transformers import AutoModel, HfArgumentParser, set_seed
 
 import ct_hf  # noqa: F401 - registers the trackers
@@ -100,12 +99,8 @@ def main() -> None:
         ["Start", "Seed", "Pair IoU before", f"after {args.steps} steps"],
         [[row["start"], str(row["seed"]), f"{row['before']:.3f}", f"{row['after']:.3f}"] for row in rows],
     )
-    print(table)
-    if args.out:
-        out = Path(args.out)
-        conditions = {"teacher": args.teacher, "plan": str(plan), "steps": args.steps, "pairs": args.held_out}
-        out.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
-        out.with_suffix(".md").write_text(table + "\n")
+    conditions = {"teacher": args.teacher, "plan": str(plan), "steps": args.steps, "pairs": args.held_out}
+    write_results(args.out, conditions, rows, table)
 
 
 if __name__ == "__main__":

@@ -15,19 +15,16 @@ shrink it, and the crop with it.
 """
 
 import copy
-import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import alternate, build_tracker, write_results
 from transformers import AutoModel, HfArgumentParser
 
 import ct_hf  # noqa: F401 - registers the trackers
-from ct_hf.conversion.convert import FAMILIES
 from ct_hf.data import procedural_sequences
 from ct_hf.evaluation import evaluate_trackers
 from ct_hf.evaluation.report import markdown_table
@@ -36,7 +33,7 @@ from ct_hf.models.cost import count_gmacs
 from ct_hf.tracking import update_together
 
 
-MODELS = {"OSTrack-256": "ostrack/vitb_256_mae_32x4_ep300", "SUTrack-B224": "sutrack/sutrack_b224"}
+MODELS = ["ostrack/vitb_256_mae_32x4_ep300", "sutrack/sutrack_b224"]
 BOX = [600.0, 300.0, 120.0, 90.0]
 
 
@@ -46,32 +43,13 @@ class TrackingArguments:
 
     tracker: str = field(default="examples/assets/teacher", metadata={"help": "Tracker whose accuracy is measured."})
     models: list[str] = field(
-        default_factory=lambda: list(MODELS.values()), metadata={"help": "Family/variant, several; the first counts."}
+        default_factory=lambda: list(MODELS), metadata={"help": "Family/variant, several; the first counts."}
     )
     passes: int = field(default=30, metadata={"help": "Turns that are timed, after two to warm up."})
     batch: int = field(default=8, metadata={"help": "Targets in lock-step."})
     sequences: int = field(default=40, metadata={"help": "Rendered sequences for the accuracy; 0 for none."})
     threads: int = field(default=2, metadata={"help": "Threads of torch."})
     out: str | None = field(default=None, metadata={"help": "File for the figures; the table goes beside it as .md."})
-
-
-def alternate(actions: dict[str, Callable[[], Any]], passes: int) -> dict[str, float]:
-    """Median seconds of actions that take turns, after two turns of warming up."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for turn in range(passes + 2):
-        for name, action in actions.items():
-            start = time.perf_counter()
-            action()
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(times)) for name, times in seconds.items()}
-
-
-def build(name: str) -> PreTrainedTracker:
-    """A tracker of random weights, from "family/variant"."""
-    family, variant = name.split("/", 1)
-    table = FAMILIES[family]
-    return table.model_class(table.model_class.config_class.from_fields(**table.variants[variant])).eval()
 
 
 def noise_frames(number: int) -> list[np.ndarray]:
@@ -178,7 +156,7 @@ def measure_accuracy(model: PreTrainedTracker, number: int) -> dict[str, float]:
     """Success AUC of a tracker in float32 and bfloat16, on the same rendered sequences."""
     trackers = {"float32": model, "bfloat16": copy.deepcopy(model).to(torch.bfloat16)}
     result = evaluate_trackers(trackers, procedural_sequences(10_042, number))
-    return {f"{tracker.name}_auc": tracker.score.auc for tracker in result.trackers}
+    return {f"{tracker.name}_auc": tracker.score["auc"] for tracker in result.trackers}
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
@@ -187,16 +165,34 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         loop, templates, steps, bf16 = (row[name] for name in ("loop", "templates", "lock_step", "bf16"))
         outside = loop["before_ms"] + loop["after_ms"]
-        lines += [
-            [row["model"], "outside the network", f"{outside:.2f} of {outside + loop['network_ms']:.1f} ms", f"{loop['outside_percent']:.2f} %"],
-            ["", "templates remembered", f"{templates['each_frame_ms']:.1f} -> {templates['remembered_ms']:.1f} ms", f"{templates['each_frame_ms'] / templates['remembered_ms']:.3f}x"],
-            ["", "lock-step", f"{steps['singles_fps']:.2f} -> {steps['together_fps']:.2f} targets a second", f"{steps['speedup']:.2f}x"],
-            ["", "GMACs a second: singles, together, matrix product", f"{steps['network_singles_gmacs']:.0f}, {steps['network_together_gmacs']:.0f}, {steps['matrix_product_gmacs']:.0f}", f"{steps['network_speedup']:.2f}x"],
-            ["", "bf16", f"{bf16['float32_ms']:.1f} -> {bf16['bfloat16_ms']:.1f} ms", f"{bf16['speedup']:.2f}x"],
-        ]  # fmt: skip
+        rates = ("network_singles_gmacs", "network_together_gmacs", "matrix_product_gmacs")
+        measured = [
+            (
+                "outside the network",
+                f"{outside:.2f} of {outside + loop['network_ms']:.1f} ms",
+                f"{loop['outside_percent']:.2f} %",
+            ),
+            (
+                "templates remembered",
+                f"{templates['each_frame_ms']:.1f} -> {templates['remembered_ms']:.1f} ms",
+                f"{templates['each_frame_ms'] / templates['remembered_ms']:.3f}x",
+            ),
+            (
+                "lock-step",
+                f"{steps['singles_fps']:.2f} -> {steps['together_fps']:.2f} targets a second",
+                f"{steps['speedup']:.2f}x",
+            ),
+            (
+                "GMACs a second: singles, together, matrix product",
+                ", ".join(f"{steps[name]:.0f}" for name in rates),
+                f"{steps['network_speedup']:.2f}x",
+            ),
+            ("bf16", f"{bf16['float32_ms']:.1f} -> {bf16['bfloat16_ms']:.1f} ms", f"{bf16['speedup']:.2f}x"),
+        ]
         if "accuracy" in row:
             before, after = row["accuracy"]["float32_auc"], row["accuracy"]["bfloat16_auc"]
-            lines.append(["", "AUC, float32 -> bf16", f"{before:.2f} -> {after:.2f}", f"{after - before:+.2f}"])
+            measured.append(("AUC, float32 -> bf16", f"{before:.2f} -> {after:.2f}", f"{after - before:+.2f}"))
+        lines += [["" if number else row["model"], *line] for number, line in enumerate(measured)]
     return markdown_table(["Tracker", "What", "Measured", "Gives"], lines)
 
 
@@ -205,7 +201,7 @@ def main() -> None:
     (args,) = HfArgumentParser(TrackingArguments).parse_args_into_dataclasses()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    models = {name: build(name) for name in args.models}
+    models = {name: build_tracker(*name.split("/")) for name in args.models}
     models[args.tracker] = AutoModel.from_pretrained(args.tracker).eval()
     rows = []
     for name, model in models.items():
@@ -217,15 +213,8 @@ def main() -> None:
         if name == args.tracker and args.sequences:
             row["accuracy"] = measure_accuracy(model, args.sequences)
         rows.append(row)
-    table = table_of(rows)
-    print(table)
-    if args.out:
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        names = ("passes", "batch", "threads", "sequences")
-        conditions = {"torch": torch.__version__, **{name: getattr(args, name) for name in names}}
-        out.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=2) + "\n")
-        out.with_suffix(".md").write_text(table + "\n")
+    conditions = {name: getattr(args, name) for name in ("passes", "batch", "threads", "sequences")}
+    write_results(args.out, conditions, rows, table_of(rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ct_hf import OSTrackConfig, OSTrackModel
+from ct_hf.conversion.convert import FAMILIES
 from ct_hf.data import procedural_sequences
 
 
@@ -105,7 +106,17 @@ def test_tracking_measures_every_part(monkeypatch, tiny_tracker):
         assert all(value > 0 for value in row[part].values()), part
     assert row["loop"]["outside_percent"] < 100
     row["accuracy"] = {"float32_auc": 40.0, "bfloat16_auc": 39.5}
-    assert "-0.50" in tracking.table_of([row])
+    table = tracking.table_of([row])
+    assert "40.00 -> 39.50" in table and "-0.50" in table and table.count("tiny") == 1
+
+
+def test_tracking_measures_the_accuracy_of_both_types(monkeypatch, tiny_tracker):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tracking
+
+    accuracy = tracking.measure_accuracy(tiny_tracker, 1)
+    assert set(accuracy) == {"float32_auc", "bfloat16_auc"}
+    assert all(0 <= value <= 100 for value in accuracy.values())
 
 
 def test_forward_command_parses_what_to_compare(monkeypatch):
@@ -116,7 +127,7 @@ def test_forward_command_parses_what_to_compare(monkeypatch):
     assert (parsed.family, parsed.variant, parsed.stages) == ("odtrack", "baseline", 4)
     assert (parsed.fields, parsed.student_fields) == ({"elimination_layers": []}, {"intermediate_size": 768})
     for text in forward.COMPARISONS:
-        assert forward.Comparison.parse(text).variant in forward.FAMILIES[text.split("/")[0]].variants
+        assert forward.Comparison.parse(text).variant in FAMILIES[text.split("/")[0]].variants
     for wrong in ("ostrack", "ostrack/a", "ostrack/a:four", "ostrack:4", "ostrack/a:4,depth"):
         with pytest.raises(ValueError, match="`compare` must look like"):
             forward.Comparison.parse(wrong)
