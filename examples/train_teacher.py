@@ -1,10 +1,15 @@
-"""Train a small OSTrack on procedural sequences, as a teacher for the demo.
+r"""Train a small OSTrack on procedural sequences, as a teacher for the demo, in two phases.
 
     python examples/collect_photographs.py --out outputs/photographs
-    accelerate launch examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu
+    accelerate launch examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
+        --patches 1.0 --max_steps 1000 --lr_scheduler_type constant --output_dir outputs/teacher_match
+    accelerate launch examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
+        --patches 0.3 --init_from outputs/teacher_match --max_steps 20000
 
-Everything is rendered on the fly; no footage is needed, and without --photographs no image either. A run that was stopped
-goes on with --resume_from_checkpoint outputs/teacher/checkpoint-1000.
+In the first phase every target is a part of the background, which nothing but the template tells from the rest, so that the
+tracker has to learn to compare; without it, it learns what stands out and never looks at its template. The second phase is the
+world as it is. Everything is rendered on the fly; no footage is needed, and without --photographs no image either. A run that
+was stopped goes on with --resume_from_checkpoint outputs/teacher/checkpoint-1000.
 """
 
 from dataclasses import dataclass, field
@@ -59,6 +64,7 @@ def prepare_to_match(model: OSTrackModel) -> None:
     search crop and never looks at its template; pretrained backbones have that behind them.
     """
     width = model.config.hidden_size
+    # From a wave of 64 tokens, longer than any side, to one of 4.
     speed = torch.pi / 32 * 16 ** (torch.arange(width // 4) / (width // 4))
     tables = (model.embeddings.template_position_embeddings, model.embeddings.search_position_embeddings)
     for table in tables:
