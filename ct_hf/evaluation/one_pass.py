@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..models.cost import count_parameters
+from .lock_step import run_trackers
 from .protocols import Protocol, check_protocol, score_sequences
 
 
@@ -27,7 +26,7 @@ class TrackerResult:
     Args:
         name (`str`): name it was evaluated under.
         score (`dict[str, float]`): the protocol's figures over all sequences, in per cent, see [`score_sequences`].
-        fps (`float`): frames per second, 1 / median of the seconds of `session.update`.
+        fps (`float`): frames per second, 1 / median of the seconds a frame took, see [`evaluate_trackers`].
         parameters (`int`): number of parameters.
         per_sequence (`dict[str, dict[str, float]]`): the same by sequence.
         predictions (`dict[str, np.ndarray]`): by sequence, `x, y, w, h` in pixels of shape `(num_frames, 4)`; the first
@@ -75,7 +74,11 @@ class EvaluationResult:
         }
 
 
-def _check_sequences(sequences: list[Sequence]) -> None:
+def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[Sequence], protocol: str) -> None:
+    """Refuse what cannot be evaluated, before anything is tracked."""
+    if not trackers:
+        raise ValueError("`trackers` is empty, expected at least one tracker by name.")
+    check_protocol(protocol)
     if not sequences:
         raise ValueError("`sequences` is empty, expected at least one. Check the folder or the split they come from.")
     names = [sequence.name for sequence in sequences]
@@ -94,41 +97,51 @@ def _check_sequences(sequences: list[Sequence]) -> None:
             )
 
 
-def _track(model: PreTrainedTracker, sequence: Sequence) -> tuple[np.ndarray, list[float]]:
-    frame = sequence.frame(0)
-    size = frame.size
-    boxes, seconds = [np.asarray(sequence.boxes[0], dtype=np.float64)], []
-    session = model.start(frame, boxes[0])
-    for index in range(1, len(sequence)):
-        frame = sequence.frame(index)
-        frame.load()  # images that are opened lazily would be decoded under the clock
-        if frame.size != size:
-            raise ValueError(
-                f"Sequence {sequence.name}: frame {index} is {frame.size[0]}x{frame.size[1]} pixels, but frame 0 is "
-                f"{size[0]}x{size[1]}. All frames of a sequence must have one size; resize them or leave it out."
-            )
-        start = time.perf_counter()
-        track = session.update(frame)
-        seconds.append(time.perf_counter() - start)
-        if not np.isfinite(track.box).all():
-            raise ValueError(
-                f"Sequence {sequence.name}: the tracker predicted {np.asarray(track.box).tolist()} in frame {index}, expected "
-                "four finite numbers. Look for NaN in its weights or in what it computed."
-            )
-        boxes.append(track.box)
-    return np.stack(boxes), seconds
+def judge(
+    trackers: Mapping[str, PreTrainedTracker],
+    sequences: list[Sequence],
+    predictions: Mapping[str, Mapping[str, np.ndarray]],
+    seconds: Mapping[str, Mapping[str, np.ndarray]],
+    protocol: Protocol,
+) -> EvaluationResult:
+    """
+    Score what trackers predicted.
 
+    Args:
+        trackers (`Mapping[str, PreTrainedTracker]`): trackers by name.
+        sequences (`list[Sequence]`): what they tracked.
+        predictions (`Mapping[str, Mapping[str, np.ndarray]]`): by tracker and sequence, boxes as a [`~lock_step.Run`] has them.
+        seconds (`Mapping[str, Mapping[str, np.ndarray]]`): the same for the seconds.
+        protocol (`str`): whose rules, see [`score_sequences`].
 
-def _score(predictions: dict[str, np.ndarray], sequences: list[Sequence], protocol: Protocol) -> dict[str, Any]:
+    Returns:
+        [`EvaluationResult`]: in the order of the trackers and of the sequences.
+    """
+    names = [sequence.name for sequence in sequences]
     visible = [sequence.visible for sequence in sequences]
-    return score_sequences(
-        [predictions[sequence.name] for sequence in sequences],
-        [sequence.boxes for sequence in sequences],
-        protocol=protocol,
-        visible=visible,
-        cover=visible,
-        image_sizes=[sequence.frame(0).size for sequence in sequences] if protocol == "got10k" else None,
-    )
+    results = []
+    for tracker, model in trackers.items():
+        score = score_sequences(
+            [predictions[tracker][name] for name in names],
+            [sequence.boxes for sequence in sequences],
+            protocol=protocol,
+            visible=visible,
+            cover=visible,
+            image_sizes=[sequence.frame(0).size for sequence in sequences] if protocol == "got10k" else None,
+        )
+        per_sequence = score.pop("per_sequence")
+        results.append(
+            TrackerResult(
+                name=tracker,
+                score=score,
+                # The start is another thing than a step, and the first frame's.
+                fps=1 / float(np.median(np.concatenate([seconds[tracker][name][1:] for name in names]))),
+                parameters=count_parameters(model),
+                per_sequence=dict(zip(names, per_sequence, strict=True)),
+                predictions={name: predictions[tracker][name] for name in names},
+            )
+        )
+    return EvaluationResult(trackers=results, num_sequences=len(sequences), protocol=protocol)
 
 
 def evaluate_trackers(
@@ -136,15 +149,17 @@ def evaluate_trackers(
     sequences: Iterable[Sequence],
     *,
     protocol: Protocol = "visible",
+    batch_size: int = 1,
     progress: bool = True,
 ) -> EvaluationResult:
     """
     Run trackers once through each sequence and score them by the rules of a benchmark, see [`score_sequences`].
 
-    A tracker starts with the ground truth of the first frame and sees no other. The trackers take turns in each sequence,
-    so that a machine which slows down or speeds up meanwhile does it to all of them. The speed is 1 / median of the
-    seconds of `session.update` (crop, forward pass and box) over all frames of all sequences; a frame is read and decoded
-    before the clock starts, and the start on the first frame is not timed.
+    A tracker starts with the ground truth of the first frame and sees no other. The trackers take turns batch by batch, so
+    that a machine which slows down or speeds up meanwhile does it to all of them. The speed is 1 / median of the seconds of
+    a step (crop, forward pass and box) a sequence in it, over all frames of all sequences; a frame is read and decoded
+    before the clock starts, and the start on the first frame does not count. With `batch_size=1` it is what a camera would
+    get, with more it is throughput.
 
     Args:
         trackers (`Mapping[str, PreTrainedTracker]`): trackers in evaluation mode by name, each on its own device.
@@ -152,45 +167,26 @@ def evaluate_trackers(
         protocol (`str`, *optional*, defaults to `"visible"`): whose rules. The default suits folders and procedural
             sequences: OSTrack's figures, on the frames that show the target. `"got10k"` takes the visible frames for those
             with a cover above 0.
+        batch_size (`int`, *optional*, defaults to 1): sequences that are tracked in lock-step, with one forward pass a step
+            for all of them. Boxes are the same but for rounding.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
 
     Returns:
         [`EvaluationResult`]: scores, speeds and predicted boxes.
 
     Raises:
-        ValueError: there is no tracker or no sequence; another protocol; two sequences share a name; a sequence has one
+        ValueError: there is no tracker or no sequence; another protocol; `batch_size` is below 1; two sequences share a name; a sequence has one
             frame only, does not show its target in frame 0, or has a frame of another size than its first; a tracker
             predicts NaN.
     """
     sequences = list(sequences)
-    if not trackers:
-        raise ValueError("`trackers` is empty, expected at least one tracker by name.")
-    check_protocol(protocol)
-    _check_sequences(sequences)
+    check_evaluation(trackers, sequences, protocol)
     predictions: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
-    seconds: dict[str, list[float]] = {name: [] for name in trackers}
-    with tqdm(total=len(sequences) * len(trackers), disable=not progress, unit="run") as bar:
-        for sequence in sequences:
-            for name, model in trackers.items():
-                bar.set_description(f"{name} on {sequence.name}")
-                predictions[name][sequence.name], taken = _track(model, sequence)
-                seconds[name] += taken
-                bar.update()
-    results = []
-    for name, model in trackers.items():
-        score = _score(predictions[name], sequences, protocol)
-        per_sequence = score.pop("per_sequence")
-        results.append(
-            TrackerResult(
-                name=name,
-                score=score,
-                fps=1 / float(np.median(seconds[name])),
-                parameters=count_parameters(model),
-                per_sequence=dict(zip(predictions[name], per_sequence, strict=True)),
-                predictions=predictions[name],
-            )
-        )
-    return EvaluationResult(trackers=results, num_sequences=len(sequences), protocol=protocol)
+    seconds: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
+    for run in run_trackers(trackers, dict.fromkeys(trackers, sequences), batch_size=batch_size, progress=progress):
+        predictions[run.tracker][run.sequence] = run.boxes
+        seconds[run.tracker][run.sequence] = run.seconds
+    return judge(trackers, sequences, predictions, seconds, protocol)
 
 
 __all__ = ["EvaluationResult", "TrackerResult", "evaluate_trackers"]

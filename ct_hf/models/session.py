@@ -37,6 +37,40 @@ class Track:
     score: float
 
 
+class PredictionError(ValueError):
+    """
+    An answer that is no place in a frame.
+
+    Attributes:
+        session: whose answer it was, a [`TrackingSession`] or what is used like one.
+    """
+
+    def __init__(self, message: str, session: Any):
+        super().__init__(message)
+        self.session = session
+
+
+def check_prediction(session: Any, frame_number: int, box: np.ndarray, score: float) -> None:
+    """
+    Refuse what a diverged tracker answers, before it is taken for a place.
+
+    Args:
+        session: whose answer it is.
+        frame_number (`int`): number of the frame, the first being 0.
+        box (`np.ndarray` of shape `(4,)`): predicted box, in any unit.
+        score (`float`): its confidence.
+
+    Raises:
+        PredictionError: a number is not finite.
+    """
+    if not (np.isfinite(box).all() and math.isfinite(score)):
+        raise PredictionError(
+            f"the tracker predicted {np.asarray(box).tolist()} in frame {frame_number}, with score {score}, expected finite "
+            "numbers. Check its weights, or track in float32.",
+            session,
+        )
+
+
 def clip_box(box: np.ndarray, size: tuple[int, int], margin: int = CLIP_MARGIN) -> np.ndarray:
     """
     Keep a box in the frame.
@@ -147,13 +181,9 @@ class TrackingSession:
             [`Track`]: box in the frame, and score.
 
         Raises:
-            ValueError: the box or the score is not finite.
+            PredictionError: the box or the score is not finite.
         """
-        if not (np.isfinite(box).all() and math.isfinite(score)):
-            raise ValueError(
-                f"The tracker answered frame {self.frame_number} with box {np.asarray(box).tolist()} and score {score}, "
-                "expected finite numbers. Check its weights, or track in float32."
-            )
+        check_prediction(self, self.frame_number, box, score)
         self.box = clip_box(self._window.to_frame(box), self.size)
         if memory is not None:
             self.memory = memory
@@ -241,4 +271,4 @@ class TrackingSession:
         return self.processor.normalize(pixels).to(self.model.dtype).unsqueeze(0)
 
 
-__all__ = ["Track", "TrackingSession", "clip_box"]
+__all__ = ["PredictionError", "Track", "TrackingSession", "check_prediction", "clip_box"]

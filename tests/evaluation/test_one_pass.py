@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ct_hf.evaluation import evaluate_trackers, one_pass
+from ct_hf.evaluation import evaluate_trackers, lock_step
 
 
 def test_perfect_and_static_trackers(make_sequence, make_tracker):
@@ -121,7 +121,7 @@ def test_clock_runs_only_during_update(make_sequence, make_tracker, monkeypatch)
             session.update = slow
             return session
 
-    monkeypatch.setattr(one_pass, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(lock_step, "time", SimpleNamespace(perf_counter=lambda: now))
     result = evaluate_trackers({"slow": SlowTracker()}, [SlowSequence(num_frames=6)], progress=False)
     assert result.trackers[0].fps == pytest.approx(100)
 

@@ -262,7 +262,9 @@ class TestState:
     def test_answers_that_are_no_numbers_are_refused(self, session, noise_frames, nan):
         session.inputs(noise_frames[1])
         box = np.full(4, np.nan if nan == "box" else 0.5)
-        with pytest.raises(ValueError, match="answered frame 1 with box .* and score .*, expected finite numbers"):
+        with pytest.raises(
+            ValueError, match="the tracker predicted .* in frame 1, with score .*, expected finite numbers"
+        ):
             session.settle(box, float("nan") if nan == "score" else 0.5, None)
         assert session.box.tolist() == BOX
 
