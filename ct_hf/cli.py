@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -44,16 +45,28 @@ def convert(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Track annotated sequences with one or several trackers and print their figures."""
     from .data.sequences import read_sequences
-    from .evaluation import comparison_table, evaluate_trackers
+    from .evaluation import DatasetEvaluation, comparison_table, evaluate_trackers
 
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.touch()  # a file that cannot be written is found before the work is done
     sequences = read_sequences(args.sequences)
     names = _names(args.tracker)
-    trackers = {name: _load(path, args.device) for path, name in zip(args.tracker, names, strict=True)}
-    result = evaluate_trackers(trackers, sequences).to_dict()
+    trackers = {name: _load(path, args.device, args.dtype) for path, name in zip(args.tracker, names, strict=True)}
+    if args.out:
+        evaluation = DatasetEvaluation(args.out, protocol=args.protocol, batch_size=args.batch_size)
+        result = evaluation.run(trackers, sequences)
+        if result is None:  # another process judges
+            return
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("`--out` is needed with several processes, which share their results through files.")
+    else:
+        result = evaluate_trackers(trackers, sequences, protocol=args.protocol, batch_size=args.batch_size)
+    result = result.to_dict()
     print(comparison_table([{**row, "layers": len(trackers[row["name"]].layers)} for row in result["trackers"]]))
+    print(f"FPS: {args.device}, {_conditions(trackers, args.batch_size)}")
+    if args.out:
+        print(f"saved to {args.out}", file=sys.stderr)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -75,6 +88,14 @@ def track(args: argparse.Namespace) -> int:
         if lost:
             print(f"target {target} was lost in {lost} of them", file=sys.stderr)
     return 130 if done.stopped else 0
+
+
+def _conditions(trackers: dict[str, Any], batch_size: int) -> str:
+    import torch
+
+    types = sorted({str(model.dtype).removeprefix("torch.") for model in trackers.values()})
+    lock_step = f"{batch_size} sequences in lock-step" if batch_size > 1 else "one sequence at a time"
+    return f"{' and '.join(types)}, {lock_step}, torch on {torch.get_num_threads()} threads; reading of frames not counted"
 
 
 @contextmanager
@@ -127,6 +148,8 @@ def _names(trackers: list[str]) -> list[str]:
 def _device(name: str) -> Any:
     import torch
 
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # one for each of several processes
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -174,13 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="file to write, several: .mp4 with drawn boxes, .txt of x,y,w,h a frame, .csv with scores (default: to stdout)",
     )
-    command.add_argument("--device", default="cpu", help="device to track on (default: cpu)")
-    command.add_argument(
-        "--dtype",
-        default="auto",
-        choices=["auto", "float32", "bfloat16"],
-        help="type to compute in; bfloat16 is faster where the processor has it (default: that of the weights)",
-    )
+    _add_device(command)
 
     command = commands.add_parser("evaluate", help="track annotated sequences and print accuracy and speed")
     command.set_defaults(run=evaluate)
@@ -188,9 +205,31 @@ def build_parser() -> argparse.ArgumentParser:
         "--tracker", required=True, nargs="+", help="folders or Hub repositories; the first is compared to"
     )
     command.add_argument("--sequences", required=True, type=Path, help="folder of <sequence>/*.jpg + groundtruth.txt")
+    command.add_argument(
+        "--out", type=Path, help="folder for boxes, figures and curves; what is in it is not tracked again"
+    )
     command.add_argument("--json", type=Path, help="file to write the figures to")
-    command.add_argument("--device", default="cpu", help="device to track on (default: cpu)")
+    command.add_argument(
+        "--protocol", default="visible", help="whose rules (default: visible, for folders of sequences)"
+    )
+    command.add_argument(
+        "--batch-size",
+        default=1,
+        type=int,
+        help="sequences in lock-step; with more than 1, FPS is throughput (default: 1)",
+    )
+    _add_device(command)
     return parser
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="cpu", help="device to track on (default: cpu)")
+    command.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="type to compute in; bfloat16 is faster where the processor has it (default: that of the weights)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

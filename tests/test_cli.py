@@ -75,6 +75,28 @@ def test_evaluate_writes_the_figures_of_every_tracker(trackers, sequences, tmp_p
     assert "second" in printed
 
 
+def test_evaluate_keeps_boxes_and_goes_on_from_them(trackers, sequences, tmp_path, capsys):
+    arguments = ["evaluate", "--tracker", str(trackers / "first"), "--sequences", str(sequences)]
+    arguments += ["--out", str(tmp_path / "results"), "--protocol", "otb", "--batch-size", "2"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "FPS: cpu, float32, 2 sequences in lock-step" in printed
+    content = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert content["protocol"] == "otb" and content["trackers"][0]["speed"]["batch_size"] == 2
+    boxes = tmp_path / "results" / "first" / "square1.txt"
+    boxes.write_text("0,0,1,1\n" * 4)  # only what is not there is tracked
+    assert main(arguments) == 0
+    content = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert content["trackers"][0]["per_sequence"]["square1"]["precision"] < 100
+    assert boxes.read_text() == "0,0,1,1\n" * 4
+
+
+def test_evaluate_of_several_processes_needs_a_folder(trackers, sequences, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", "--tracker", str(trackers / "first"), "--sequences", str(sequences)]) == 1
+    assert "`--out` is needed with several processes" in capsys.readouterr().err
+
+
 def test_evaluate_names_a_folder_without_sequences(trackers, tmp_path, capsys):
     arguments = ["evaluate", "--tracker", str(trackers / "first"), "--sequences", str(tmp_path / "nowhere")]
     assert main(arguments) == 1

@@ -1,5 +1,6 @@
 """Evaluation: scores, speed and cost of trackers, and how to show them."""
 
+from .dataset import DatasetEvaluation
 from .metrics import iou
 from .one_pass import EvaluationResult, TrackerResult, evaluate_trackers
 from .picture import draw_animation, draw_strip
@@ -9,6 +10,7 @@ from .report import comparison_table
 
 __all__ = [
     "PROTOCOLS",
+    "DatasetEvaluation",
     "EvaluationResult",
     "Protocol",
     "TrackerResult",

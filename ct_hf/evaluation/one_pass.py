@@ -97,6 +97,18 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
             )
 
 
+def protocol_arguments(sequences: list[Sequence], protocol: Protocol) -> dict[str, Any]:
+    """What [`score_sequences`] has to know of some sequences, beside the predictions."""
+    visible = [sequence.visible for sequence in sequences]
+    return {
+        "ground_truths": [sequence.boxes for sequence in sequences],
+        "protocol": protocol,
+        "visible": visible,
+        "cover": visible,
+        "image_sizes": [sequence.frame(0).size for sequence in sequences] if protocol == "got10k" else None,
+    }
+
+
 def judge(
     trackers: Mapping[str, PreTrainedTracker],
     sequences: list[Sequence],
@@ -118,17 +130,10 @@ def judge(
         [`EvaluationResult`]: in the order of the trackers and of the sequences.
     """
     names = [sequence.name for sequence in sequences]
-    visible = [sequence.visible for sequence in sequences]
+    arguments = protocol_arguments(sequences, protocol)
     results = []
     for tracker, model in trackers.items():
-        score = score_sequences(
-            [predictions[tracker][name] for name in names],
-            [sequence.boxes for sequence in sequences],
-            protocol=protocol,
-            visible=visible,
-            cover=visible,
-            image_sizes=[sequence.frame(0).size for sequence in sequences] if protocol == "got10k" else None,
-        )
+        score = score_sequences([predictions[tracker][name] for name in names], **arguments)
         per_sequence = score.pop("per_sequence")
         results.append(
             TrackerResult(

@@ -32,7 +32,7 @@ class ResultFiles:
     Example:
     ```python
     >>> files = ResultFiles(Path("results/student"), "got10k")
-    >>> if not files.boxes_path(sequence.name).exists():
+    >>> if not files.has(sequence.name):
     ...     files.write(sequence.name, boxes, seconds)
     >>> files.pack([sequence.name for sequence in sequences], Path("results/student.zip"))
     ```
@@ -54,6 +54,10 @@ class ResultFiles:
         """File of a sequence's seconds."""
         _check_name(name)
         return self.folder / (f"{name}_time.txt" if self.layout == "flat" else f"{name}/{name}_time.txt")
+
+    def has(self, name: str) -> bool:
+        """Whether a sequence is finished."""
+        return self.boxes_path(name).is_file()
 
     def write(self, name: str, boxes: np.ndarray, seconds: Sequence[float] | None = None) -> Path:
         """
@@ -120,6 +124,22 @@ class ResultFiles:
             )
         return boxes
 
+    def read_seconds(self, name: str) -> np.ndarray:
+        """
+        Read the seconds that [`ResultFiles.write`] kept of one sequence.
+
+        Args:
+            name (`str`): the sequence, as its data set calls it.
+
+        Returns:
+            `np.ndarray` of shape `(num_frames,)`: float64, the first that of the start.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a row is not one finite number.
+        """
+        return _read_rows(self.seconds_path(name), 1)[:, 0]
+
     def pack(self, names: Sequence[str], path: Path) -> Path:
         """
         Pack sequences for a server: `flat` as TrackingNet's takes them, `got10k` as GOT-10k's does.
@@ -173,12 +193,17 @@ def read_boxes(path: Path) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: a row is not four finite numbers, or there is none.
     """
+    return _read_rows(path, 4)
+
+
+def _read_rows(path: Path, columns: int) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: this sequence was not tracked, or its results lie elsewhere.")
     lines = path.read_text().rstrip().splitlines()
+    expected = "four finite numbers x,y,w,h" if columns == 4 else "one finite number of seconds"
     if not lines:
         raise ValueError(
-            f"{path} is empty, expected a row x,y,w,h for each frame. Delete it to track the sequence again."
+            f"{path} is empty, expected a row of {expected} for each frame. Delete it to track the sequence again."
         )
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -187,8 +212,8 @@ def read_boxes(path: Path) -> np.ndarray:
             row = [float(cell) for cell in cells]
         except ValueError:
             row = []
-        if len(row) != 4 or not np.isfinite(row).all():
-            raise ValueError(f"{path} line {number}: got {line[:80]!r}, expected four finite numbers x,y,w,h.")
+        if len(row) != columns or not np.isfinite(row).all():
+            raise ValueError(f"{path} line {number}: got {line[:80]!r}, expected {expected}.")
         rows.append(row)
     return np.array(rows)
 

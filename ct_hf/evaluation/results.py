@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,34 @@ class Results:
     def main_figure(self) -> str:
         """Figure by which the protocol ranks trackers."""
         return {"got10k": "ao", "trackingnet": "success"}.get(self.protocol, "auc")
+
+
+def write_results(results: Results, folder: str | Path, **provenance: Any) -> Path:
+    """
+    Write the results of an evaluation, in place of what was there.
+
+    Args:
+        results ([`Results`]): what was measured; NaN becomes `null`.
+        folder (`str` or `Path`): where [`read_results`] will look.
+        provenance: further keys of the file, such as versions; nothing reads them back.
+
+    Returns:
+        `Path`: the file.
+    """
+    path = Path(folder) / RESULTS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(_without_nan({**asdict(results), **provenance}), indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_results(folder: str | Path) -> Results:
@@ -286,4 +314,5 @@ __all__ = [
     "Speed",
     "TrackerScores",
     "read_results",
+    "write_results",
 ]

@@ -31,6 +31,17 @@ def test_got10k_layout(tmp_path):
     assert np.loadtxt(folder / "GOT-10k_Val_000001_time.txt", delimiter=",").tolist() == [0.5, 0.25]
 
 
+def test_seconds_are_read_back(tmp_path):
+    files = ResultFiles(tmp_path)
+    assert not files.has("car")
+    files.write("car", np.ones((3, 4)), [0.5, 0.25, 1e-6])
+    assert files.has("car")
+    assert files.read_seconds("car").tolist() == [0.5, 0.25, 1e-6]
+    files.seconds_path("car").write_text("0.5\nnan\n")
+    with pytest.raises(ValueError, match="car_time.txt line 2: got 'nan', expected one finite number"):
+        files.read_seconds("car")
+
+
 def test_seconds_are_optional_but_for_got10k(tmp_path):
     ResultFiles(tmp_path).write("a", BOXES)
     assert os.listdir(tmp_path) == ["a.txt"]

@@ -1,0 +1,233 @@
+"""Trackers on a whole data set: result files that survive an interruption, several processes, and the figures of it all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from .curves import score_curves
+from .difference import draw_difference, most_different
+from .lock_step import run_trackers
+from .one_pass import EvaluationResult, TrackerResult, check_evaluation, judge, protocol_arguments
+from .protocols import Protocol
+from .result_files import ResultFiles
+from .results import STRIPS_FOLDER, Results, SequenceLength, Speed, TrackerScores, write_results
+
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from ..data.sequences import Sequence
+    from ..models.tracker import PreTrainedTracker
+
+
+logger = logging.get_logger(__name__)
+
+CLOCK = (
+    "crop, forward pass and box of a step, shared out over its sequences; frames decoded before; median of all frames"
+)
+_NUM_STRIPS = 3
+
+
+@dataclass(frozen=True)
+class DatasetEvaluation:
+    """
+    An evaluation that keeps what it has in a folder.
+
+    ```
+    RESULTS/results.json                      figures, curves and speeds, see [`~results.Results`]
+    RESULTS/<tracker>/<sequence>.txt          boxes, and <sequence>_time.txt the seconds, see [`~result_files.ResultFiles`]
+    RESULTS/<tracker>/tracker.json            whose boxes these are, and under which conditions
+    RESULTS/strips/<sequence>.png             frames in which the first two trackers differ most
+    ```
+
+    Sequences whose boxes are there are not tracked again. Under `torchrun` or `accelerate launch` each process tracks its
+    share, and the main process judges.
+
+    Args:
+        folder (`str` or `Path`): where results are kept.
+        dataset (`str`, *optional*, defaults to `"folder"`): what the data set is called in the report.
+        protocol (`str`, *optional*, defaults to `"visible"`): whose rules, see [`score_sequences`].
+        layout (`str`, *optional*, defaults to `"flat"`): layout of the result files.
+        batch_size (`int`, *optional*, defaults to 8): sequences in lock-step, in each process.
+    """
+
+    folder: Path
+    dataset: str = "folder"
+    protocol: Protocol = "visible"
+    layout: Literal["flat", "got10k"] = "flat"
+    batch_size: int = 8
+
+    def __post_init__(self):
+        object.__setattr__(self, "folder", Path(self.folder))
+
+    def run(
+        self, trackers: Mapping[str, PreTrainedTracker], sequences: Iterable[Sequence], *, progress: bool = True
+    ) -> EvaluationResult | None:
+        """
+        Track what has not been tracked, and judge all of it.
+
+        Args:
+            trackers (`Mapping[str, PreTrainedTracker]`): trackers in evaluation mode by name; the first is compared to.
+            sequences (iterable of [`~data.sequences.Sequence`]): the data set.
+            progress (`bool`, *optional*, defaults to `True`): whether the main process shows a progress bar.
+
+        Returns:
+            [`EvaluationResult`], from boxes as they are in the files; `None` in processes other than the main one.
+
+        Raises:
+            ValueError: what [`evaluate_trackers`] refuses; two trackers share a folder; the folder of a tracker holds boxes of
+                other weights.
+        """
+        sequences = list(sequences)
+        check_evaluation(trackers, sequences, self.protocol)
+        files = self._result_files(trackers)
+        with _processes(trackers) as state:
+            if state.is_main_process:
+                for name, model in trackers.items():
+                    self._claim(files[name], model, state.num_processes)
+            state.wait_for_everyone()
+            waiting = {
+                name: [sequence for sequence in sequences if not files[name].has(sequence.name)] for name in trackers
+            }
+            state.wait_for_everyone()  # none writes before all have looked
+            share = {
+                name: sorted(missing, key=len, reverse=True)[state.process_index :: state.num_processes]
+                for name, missing in waiting.items()
+            }
+            progress = progress and state.is_main_process
+            for run in run_trackers(trackers, share, batch_size=self.batch_size, progress=progress):
+                files[run.tracker].write(run.sequence, run.boxes, run.seconds)
+            state.wait_for_everyone()
+            return self._judge(trackers, sequences, files) if state.is_main_process else None
+
+    def _result_files(self, trackers: Mapping[str, PreTrainedTracker]) -> dict[str, ResultFiles]:
+        """A folder for each; a name may be a path or a repository."""
+        folders = {name: re.sub(r"[^\w.-]+", "--", name).strip("-.") for name in trackers}
+        if len(set(folders.values())) < len(folders) or not all(folders.values()):
+            raise ValueError(
+                f"`trackers` {', '.join(trackers)} would share a folder. Give them names that differ more."
+            )
+        return {name: ResultFiles(self.folder / folder, self.layout) for name, folder in folders.items()}
+
+    def _claim(self, files: ResultFiles, model: PreTrainedTracker, num_processes: int) -> None:
+        """Write down whose boxes and which conditions these are; refuse to mix those of two trackers."""
+        path = files.folder / "tracker.json"
+        device = str(_device(model)) + (f", {num_processes} processes" if num_processes > 1 else "")
+        conditions = {
+            "device": device,
+            "dtype": str(getattr(model, "dtype", torch.float32)).removeprefix("torch."),
+            "batch_size": self.batch_size,
+            "threads": torch.get_num_threads(),
+        }
+        weights = _fingerprint(model)
+        if path.is_file():
+            kept = json.loads(path.read_text())
+            if kept["weights"] != weights:
+                raise ValueError(
+                    f"{files.folder} holds boxes of another tracker: its weights or configuration are not those given now. "
+                    "Delete that folder, or keep the results in another one."
+                )
+            if kept["conditions"] != conditions:
+                logger.warning(f"{files.folder} was begun under other conditions: it will have no speed.")
+                conditions = None
+        elif any(files.folder.glob("*")):
+            raise ValueError(
+                f"{path} is not there, so nobody knows whose results {files.folder} holds. Give another folder."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"weights": weights, "conditions": conditions}, indent=2) + "\n")
+
+    def _judge(
+        self, trackers: Mapping[str, PreTrainedTracker], sequences: list[Sequence], files: Mapping[str, ResultFiles]
+    ) -> EvaluationResult:
+        boxes = {
+            name: {sequence.name: files[name].read(sequence.name, len(sequence)) for sequence in sequences}
+            for name in trackers
+        }
+        seconds = {
+            name: {sequence.name: files[name].read_seconds(sequence.name) for sequence in sequences}
+            for name in trackers
+        }
+        result = judge(trackers, sequences, boxes, seconds, self.protocol)
+        scores = [
+            self._scores(tracker, trackers[tracker.name], sequences, files[tracker.name])
+            for tracker in result.trackers
+        ]
+        lengths = [SequenceLength(sequence.name, len(sequence)) for sequence in sequences]
+        write_results(Results(self.dataset, self.protocol, lengths, scores), self.folder, versions=_versions())
+        if len(trackers) > 1:
+            self._draw(sequences, boxes)
+        return result
+
+    def _scores(
+        self, tracker: TrackerResult, model: PreTrainedTracker, sequences: list[Sequence], files: ResultFiles
+    ) -> TrackerScores:
+        predictions = [tracker.predictions[sequence.name] for sequence in sequences]
+        conditions = json.loads((files.folder / "tracker.json").read_text())["conditions"]
+        return TrackerScores(
+            name=tracker.name,
+            layers=len(model.layers) if hasattr(model, "layers") else None,
+            parameters=tracker.parameters,
+            score=tracker.score,
+            per_sequence=tracker.per_sequence,
+            curves=score_curves(predictions, **protocol_arguments(sequences, self.protocol)),
+            speed=Speed(fps=tracker.fps, **conditions, warm_up=0, clock=CLOCK) if conditions else None,
+        )
+
+    def _draw(self, sequences: list[Sequence], boxes: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        folder = self.folder / STRIPS_FOLDER
+        folder.mkdir(exist_ok=True)
+        for sequence in most_different(sequences, boxes, num_sequences=_NUM_STRIPS):
+            predictions = {name: tracks[sequence.name] for name, tracks in boxes.items()}
+            draw_difference(sequence, predictions).save(folder / f"{sequence.name}.png")
+
+
+@contextmanager
+def _processes(trackers: Mapping[str, PreTrainedTracker]) -> Iterator[PartialState]:
+    """The processes that this one was launched with, if any; left as they were found."""
+    from accelerate import PartialState
+
+    on_cpu = all(_device(model).type == "cpu" for model in trackers.values())
+    found = torch.distributed.is_available() and torch.distributed.is_initialized()
+    state = PartialState(cpu=on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1)
+    try:
+        yield state
+    finally:
+        if not found:
+            state.destroy_process_group()
+
+
+def _device(model: Any) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _fingerprint(model: Any) -> str:
+    """Digest of weights and configuration, that is of all that boxes depend on."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    if hasattr(model, "config"):
+        fields = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+        digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("ct_hf", "torch", "transformers")}
+
+
+__all__ = ["DatasetEvaluation"]

@@ -1,0 +1,147 @@
+"""An evaluation in a folder: resumed, shared out, and never mixed up."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ct_hf.evaluation import DatasetEvaluation, dataset, evaluate_trackers
+from ct_hf.evaluation.results import read_results
+
+
+def test_the_folder_says_what_the_result_says(tmp_path, make_sequence, make_tracker):
+    sequences = [make_sequence("a", num_frames=6), make_sequence("b", num_frames=3)]
+    trackers = {"perfect": make_tracker(sequences[0].boxes), "org/static": make_tracker()}
+    result = DatasetEvaluation(tmp_path, dataset="squares").run(trackers, sequences, progress=False)
+    expected = evaluate_trackers(trackers, sequences, progress=False)
+    kept = read_results(tmp_path)
+    assert (kept.dataset, kept.protocol) == ("squares", "visible")
+    assert [(sequence.name, sequence.frames) for sequence in kept.sequences] == [("a", 6), ("b", 3)]
+    for ours, theirs, written in zip(result.trackers, expected.trackers, kept.trackers, strict=True):
+        assert ours.name == theirs.name == written.name
+        assert ours.score == written.score == pytest.approx(theirs.score)
+        assert ours.per_sequence == written.per_sequence
+        assert np.mean(written.curves["success"].values) == pytest.approx(written.score["auc"])
+        assert written.speed.fps == ours.fps > 0
+        assert (written.speed.device, written.speed.batch_size, written.speed.dtype) == ("cpu", 8, "float32")
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "perfect" / "a.txt", delimiter=","), sequences[0].boxes)
+    assert len(np.loadtxt(tmp_path / "org--static" / "b_time.txt")) == 3
+    with Image.open(tmp_path / "strips" / "a.png") as strip:
+        assert strip.width > strip.height
+
+
+def test_finished_sequences_are_not_tracked_again(tmp_path, make_sequence, make_tracker):
+    """Also after a run that broke off in the middle; figures are those of an uninterrupted one."""
+
+    class Broken(type(make_sequence())):
+        def frame(self, index):
+            if index == 2 and self.broken:
+                raise OSError("the disk is gone")
+            return super().frame(index)
+
+    sequences = [make_sequence("a"), Broken("b"), make_sequence("c")]
+    sequences[1].broken = True
+    tracker = make_tracker()
+    evaluation = DatasetEvaluation(tmp_path, batch_size=1)
+    with pytest.raises(OSError, match="the disk is gone"):
+        evaluation.run({"t": tracker}, sequences, progress=False)
+    assert (tmp_path / "t" / "a.txt").is_file() and not (tmp_path / "results.json").exists()
+    sequences[1].broken = False
+    tracker.starts.clear()
+    result = evaluation.run({"t": tracker}, sequences, progress=False)
+    assert len(tracker.starts) == 2
+    assert result.trackers[0].score == evaluate_trackers({"t": tracker}, sequences, progress=False).trackers[0].score
+    tracker.starts.clear()
+    again = evaluation.run({"t": tracker}, sequences, progress=False)
+    assert tracker.starts == [] and again.to_dict() == result.to_dict()
+
+
+def test_boxes_of_other_weights_are_not_taken(tmp_path, make_sequence, make_tracker):
+    tracker, sequences = make_tracker(), [make_sequence()]
+    DatasetEvaluation(tmp_path).run({"t": tracker}, sequences, progress=False)
+    with torch.no_grad():
+        tracker.weight[0] = 1
+    with pytest.raises(ValueError, match="t holds boxes of another tracker.*Delete that folder"):
+        DatasetEvaluation(tmp_path).run({"t": tracker}, sequences, progress=False)
+    (tmp_path / "t" / "tracker.json").unlink()
+    with pytest.raises(ValueError, match="tracker.json is not there"):
+        DatasetEvaluation(tmp_path).run({"t": tracker}, sequences, progress=False)
+
+
+def test_a_changed_configuration_is_another_tracker(tmp_path, make_sequence, tiny_config):
+    from ct_hf import OSTrackModel
+
+    torch.manual_seed(0)
+    tracker = OSTrackModel(tiny_config).eval()
+    before = dataset._fingerprint(tracker)
+    tracker.config.search_factor += 0.5
+    assert dataset._fingerprint(tracker) != before
+
+
+def test_speed_is_of_one_kind_of_run_or_none(tmp_path, make_sequence, make_tracker):
+    tracker, sequences = make_tracker(), [make_sequence("a"), make_sequence("b")]
+    DatasetEvaluation(tmp_path, batch_size=1).run({"t": tracker}, sequences[:1], progress=False)
+    DatasetEvaluation(tmp_path, batch_size=2).run({"t": tracker}, sequences, progress=False)
+    assert read_results(tmp_path).trackers[0].speed is None
+    assert read_results(tmp_path).trackers[0].score["auc"] > 0
+
+
+def test_boxes_of_another_length_are_refused(tmp_path, make_sequence, make_tracker):
+    tracker = make_tracker()
+    DatasetEvaluation(tmp_path).run({"t": tracker}, [make_sequence(num_frames=5)], progress=False)
+    with pytest.raises(ValueError, match="has 5 rows, but square has 6 frames"):
+        DatasetEvaluation(tmp_path).run({"t": tracker}, [make_sequence(num_frames=6)], progress=False)
+
+
+def test_trackers_that_would_share_a_folder_are_refused(tmp_path, make_sequence, make_tracker):
+    trackers = {"org/t": make_tracker(), "org:t": make_tracker()}
+    with pytest.raises(ValueError, match="would share a folder"):
+        DatasetEvaluation(tmp_path).run(trackers, [make_sequence()], progress=False)
+    DatasetEvaluation(tmp_path / "in").run({"../../t": make_tracker()}, [make_sequence()], progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def test_two_processes_share_the_work(tmp_path, tiny_tracker):
+    """Each sequence is tracked once; the figures are those of one process."""
+    tiny_tracker.save_pretrained(tmp_path / "tracker")
+    worker = """
+import sys
+from transformers import AutoModel
+import ct_hf
+from ct_hf.data import procedural_sequences
+from ct_hf.evaluation import DatasetEvaluation, lock_step
+
+track, mine = lock_step._Lane, []
+lock_step._Lane = lambda model, sequence: mine.append(sequence.name) or track(model, sequence)
+sequences = procedural_sequences(0, 3, length=3, size=(96, 72))
+result = DatasetEvaluation(sys.argv[2], batch_size=1).run({"t": AutoModel.from_pretrained(sys.argv[1])}, sequences)
+print(f"{len(mine)} tracked, {'judged' if result else 'silent'}", flush=True)
+"""
+    (tmp_path / "worker.py").write_text(worker)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    run = subprocess.run(
+        [*launch, str(tmp_path / "worker.py"), str(tmp_path / "tracker"), str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert sorted(line for line in run.stdout.splitlines() if "tracked" in line) == [
+        "1 tracked, silent",
+        "2 tracked, judged",
+    ]
+    from ct_hf.data import procedural_sequences
+
+    sequences = procedural_sequences(0, 3, length=3, size=(96, 72))
+    alone = evaluate_trackers({"t": tiny_tracker}, sequences, progress=False).trackers[0]
+    together = read_results(tmp_path / "two").trackers[0]
+    assert together.score == pytest.approx(alone.score, abs=0.1)
+    assert together.speed.device == "cpu, 2 processes"
+    assert json.loads((tmp_path / "two" / "results.json").read_text())["versions"]["torch"]
