@@ -58,9 +58,15 @@ class Camera:
             fastest=rng.uniform(20, 60),
             fastest_rate=0.05 * max(frame),
         )
+        self._matrices: dict[float, np.ndarray] = {}
 
     def matrix(self, time: float) -> np.ndarray:
-        """Homography `(3, 3)` from points of the frame to points of the canvas."""
+        """Homography `(3, 3)` from points of the frame to points of the canvas; everything that stands there asks for it."""
+        if time not in self._matrices:
+            self._matrices[time] = self._matrix(time)
+        return self._matrices[time]
+
+    def _matrix(self, time: float) -> np.ndarray:
         x, y, log_zoom, angle, tilt_x, tilt_y = self._pose(time)
         if self.kind == "pan":
             log_zoom = angle = tilt_x = tilt_y = 0.0
