@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 CLIP_MARGIN = 10  # pixels of the box that stay inside the frame, and its least side (the originals' `clip_box`)
 
 
+class NonFinitePredictionError(ValueError):
+    """Raised where a tracker answers a frame with numbers that are not finite."""
+
+
 @dataclass(frozen=True)
 class Track:
     """
@@ -147,10 +151,10 @@ class TrackingSession:
             [`Track`]: box in the frame, and score.
 
         Raises:
-            ValueError: the box or the score is not finite.
+            NonFinitePredictionError: the box or the score is not finite.
         """
         if not (np.isfinite(box).all() and math.isfinite(score)):
-            raise ValueError(
+            raise NonFinitePredictionError(
                 f"The tracker answered frame {self.frame_number} with box {np.asarray(box).tolist()} and score {score}, "
                 "expected finite numbers. Check its weights, or track in float32."
             )
@@ -241,4 +245,4 @@ class TrackingSession:
         return self.processor.normalize(pixels).to(self.model.dtype).unsqueeze(0)
 
 
-__all__ = ["Track", "TrackingSession", "clip_box"]
+__all__ = ["NonFinitePredictionError", "Track", "TrackingSession", "clip_box"]

@@ -40,6 +40,7 @@ def make_trainer(
     eval_dataset: Any = None,
     callbacks: list[TrainerCallback] | None = None,
     compute_metrics: Any = None,
+    tracking_dataset: Any = None,
     **arguments: Any,
 ) -> CompressionTrainer:
     """A trainer and all it needs, each made anew, as another process would."""
@@ -54,6 +55,7 @@ def make_trainer(
         eval_dataset=eval_dataset,
         callbacks=callbacks,
         compute_metrics=compute_metrics,
+        tracking_dataset=tracking_dataset,
     )
 
 
