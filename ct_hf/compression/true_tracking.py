@@ -44,7 +44,7 @@ def check_tracking_dataset(sequences: Iterable[Sequence]) -> list[Sequence]:
             )
     if not sequences:
         raise ValueError("`tracking_dataset` is empty, expected at least one sequence. Leave it out to track none.")
-    names = [sequence.name for sequence in sequences]
+    names = [sequence.name for sequence in sequences]  # here too, since a process evaluates its share alone
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"`tracking_dataset` must have distinct names, got several called {', '.join(twice)}.")

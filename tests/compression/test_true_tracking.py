@@ -1,10 +1,7 @@
 """Whole sequences are tracked while a tracker trains."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +17,7 @@ from ct_hf.data.procedural import ProceduralSequence
 from ct_hf.evaluation import evaluate_trackers
 
 from .tiny import make_pairs, make_tracker
-from .training import make_arguments, make_trainer, train_logs
+from .training import make_arguments, make_trainer, run_in_two_processes, train_logs
 
 
 FIGURES = ("auc", "precision", "norm_precision")
@@ -404,18 +401,7 @@ trainer.end_training()
 
 def test_processes_share_the_sequences(tmp_path):
     """Three over two, and one over two: every process returns what one alone would, and hears of the other's errors."""
-    (tmp_path / "run.py").write_text(RUN)
-    root = Path(__file__).parents[2]
-    launch = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-        + [str(tmp_path / "run.py"), str(tmp_path)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert launch.returncode == 0, launch.stderr[-4000:]
+    run_in_two_processes(RUN, tmp_path)
     reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [report["world"] for report in reports] == [2, 2]
     for count in (1, 3):
