@@ -8,9 +8,12 @@ groundtruth.txt):
 
     accelerate launch examples/compress.py --teacher org/tracker --train videos/train --eval videos/val --num-stages 4
 
---dry-run says what would happen, and stops.
+--dry-run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
+sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge
+it on others too. Let the steps be a multiple, or the last student is not among those to choose from.
 """
 
+import copy
 import json
 import sys
 import time
@@ -33,6 +36,7 @@ from ct_hf.compression import (
 from ct_hf.data import (
     Photographs,
     ProceduralWorld,
+    Sequence,
     procedural_sequences,
     read_sequences,
     rendered_textures,
@@ -63,7 +67,10 @@ class ScriptArguments:
     )
     eval: str | None = field(
         default=None,
-        metadata={"help": "Folder of annotated sequences to judge on. Default: rendered, of another seed."},
+        metadata={
+            "help": "Folder of annotated sequences to judge on, while training too with --eval_strategy. Default: "
+            "rendered, of another seed."
+        },
     )
     eval_sequences: int = field(default=40, metadata={"help": "Rendered sequences to judge on."})
     photographs: str | None = field(
@@ -88,7 +95,8 @@ def parse_arguments() -> tuple[ScriptArguments, CompressionArguments]:
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
-        save_strategy="no",
+        save_strategy="best",  # saves nothing while --eval_strategy is "no"
+        metric_for_best_model="tracking_auc",
         dataloader_num_workers=1,
     )
     return parser.parse_args_into_dataclasses()
@@ -104,10 +112,15 @@ def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[d
     return rows, {tracker.name: tracker.predictions for tracker in result.trackers}
 
 
-def train_from_scratch(config: Any, args: CompressionArguments, pairs: Any, folder: Path) -> None:
+def train_from_scratch(
+    config: Any, args: CompressionArguments, pairs: Any, eval_sequences: list[Sequence], folder: Path
+) -> None:
     """Train a tracker of the student's shape on ground truth alone, with the same recipe and pairs, and save it."""
     set_seed(args.seed)
-    trainer = TrackerTrainer(model=AutoModel.from_config(config), args=args, train_dataset=pairs)
+    args = copy.copy(args)
+    args.output_dir = str(folder)  # of its checkpoints
+    model = AutoModel.from_config(config)
+    trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=eval_sequences)
     trainer.train()
     trainer.save_model(str(folder))
 
@@ -145,14 +158,22 @@ def main() -> None:
         eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
     pairs = stream_pairs(train_sequences, teacher.config, seed=args.seed, clip_length=6, pairs_per_clip=12)
     pairs = pairs.shuffle(seed=args.seed, buffer_size=SHUFFLED)  # pairs of one clip are alike
-    trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs, plan=plan)
+    trainer = CompressionTrainer(
+        model=student,
+        teacher_model=teacher,
+        args=args,
+        train_dataset=pairs,
+        plan=plan,
+        tracking_dataset=eval_sequences,
+    )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"))
     skipped = dict(trainer.skipped)
+    best_step = trainer.state.best_global_step if args.load_best_model_at_end else None
     folders = {"student": out / "student"}
     if script.from_scratch:
         folders["from scratch"] = out / "from_scratch"
-        train_from_scratch(student.config, args, pairs, folders["from scratch"])
+        train_from_scratch(student.config, args, pairs, eval_sequences, folders["from scratch"])
     trainer.end_training()  # processes part here
     if not args.should_save:
         return
@@ -187,6 +208,7 @@ def main() -> None:
             "Replacement rate": f"{args.p_init} to 1",
             "Loss weights": f"{args.track_weight}, {args.guidance_weight}, {args.mimicking_weight}",
             "Seed": args.seed,
+            "Checkpoint": f"best by {args.metric_for_best_model}, of step {best_step}" if best_step else "last",
         },
         stages=f"{plan}",
         initialization=f"{report}",

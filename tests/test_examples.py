@@ -89,6 +89,21 @@ def test_student_folder_holds_no_pickle(compressed):
     assert {file.suffix for file in (out / "student").iterdir()} == {".json", ".safetensors", ".md"}
 
 
+def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
+    """And the one from scratch that does; each beside its own checkpoints."""
+    often = ("--eval_strategy", "steps", "--eval_steps", 1, "--load_best_model_at_end")
+    best = ("--metric_for_best_model", "tracking_auc", "--save_total_limit", 1)
+    arguments = ("--teacher", teacher, "--max-steps", 3, "--eval-sequences", 1, "--from_scratch")
+    run_example("compress.py", *arguments, *often, *best, "--output_dir", tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for name, checkpoints in (("student", tmp_path), ("from_scratch", tmp_path / "from_scratch")):
+        (checkpoint,) = checkpoints.glob("checkpoint-*")
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        assert state["best_metric"] == pytest.approx(summary[name]["auc"], rel=1e-9), name
+        assert (checkpoint / "model.safetensors").read_bytes() == (tmp_path / name / "model.safetensors").read_bytes()
+    assert "best by tracking_auc, of step" in (tmp_path / "student" / "README.md").read_text()
+
+
 def test_dry_run_trains_nothing(teacher, tmp_path):
     printed = run_example("compress.py", "--teacher", teacher, "--dry-run", "--output_dir", tmp_path / "out")
     for word in ("stage 0", "initialised from teacher layer", "parameters", "GMACs", "memory"):

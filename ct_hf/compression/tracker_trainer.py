@@ -1,7 +1,8 @@
 """Trainer of any tracker against ground truth; compression builds on it."""
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,14 +11,16 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
-from ..data.sequences import CAUSES
+from ..data.sequences import CAUSES, Sequence
 from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
 from .arguments import TrackerTrainingArguments
+from .true_tracking import check_tracking_dataset, preserved_randomness, track_sequences
 
 
 logger = logging.get_logger(__name__)
@@ -28,6 +31,14 @@ class TrackerTrainer(Trainer):
     Trains a tracker on pairs of template and search crops with ground truth.
 
     Logs every term of the loss and the mean IoU, normalises uint8 crops on the device, and counts what the stream skipped.
+    Whole sequences are tracked whenever the pairs are evaluated, so the best checkpoint may be the one that tracks best:
+
+    ```python
+    >>> args = TrackerTrainingArguments(
+    ...     output_dir, eval_strategy="steps", eval_steps=500, load_best_model_at_end=True, metric_for_best_model="tracking_auc"
+    ... )
+    >>> trainer = TrackerTrainer(model, args, train_dataset=pairs, tracking_dataset=read_sequences("videos/val"))
+    ```
 
     Args:
         model ([`PreTrainedTracker`]):
@@ -48,6 +59,9 @@ class TrackerTrainer(Trainer):
             See [`~transformers.Trainer`].
         optimizers (`tuple`, *optional*, defaults to `(None, None)`):
             See [`~transformers.Trainer`].
+        tracking_dataset (iterable of [`~data.sequences.Sequence`], *optional*):
+            Annotated sequences to track in [`TrackerTrainer.evaluate`], with or without an `eval_dataset`; the same in
+            every process. Not under FSDP and ZeRO-3, where no process has a whole tracker.
     """
 
     # The loss is the mean of a micro-batch, not normalised over the accumulated batch.
@@ -64,7 +78,12 @@ class TrackerTrainer(Trainer):
         compute_metrics: Callable | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
+        tracking_dataset: Iterable[Sequence] | None = None,
     ):
+        self.tracking_dataset = None if tracking_dataset is None else check_tracking_dataset(tracking_dataset)
+        if tracking_dataset is not None and eval_dataset is None:
+            eval_dataset = {}  # no pairs, and yet something to evaluate
+        self._tracked: dict[str, float] = {}
         self._metrics: dict[str, dict[str, list[torch.Tensor]]] = {
             "train": defaultdict(list),
             "eval": defaultdict(list),
@@ -83,6 +102,11 @@ class TrackerTrainer(Trainer):
             optimizers=optimizers,
         )
         self.model_accepts_loss_kwargs = False
+        if self.tracking_dataset and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            raise ValueError(
+                "`tracking_dataset` was given, but FSDP or ZeRO-3 spreads the tracker over processes, so that none can track. "
+                "Leave it out, or train by DDP."
+            )
         if args.compile_layers:
             self._compile_layers(model)
 
@@ -121,10 +145,47 @@ class TrackerTrainer(Trainer):
             self._metrics[mode][name].append(value.detach().float().expand(weight))
         return (output.loss, output) if return_outputs else output.loss
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate the tracker alone; terms of the loss are among the metrics."""
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | str | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """
+        Evaluate the tracker alone, on pairs and on whole sequences; training goes on as if nothing had happened.
+
+        Terms of the loss are among the metrics. Where the trainer has a `tracking_dataset`, and no other pairs are given
+        here, so are `eval_tracking_auc`, `eval_tracking_precision`, `eval_tracking_norm_precision` (in per cent, see
+        [`~evaluation.evaluate_trackers`]) and `eval_tracking_runtime` (in seconds, which `eval_runtime` leaves out). The
+        tracker runs in the type of its weights, as it would be deployed, and each process tracks its share of the sequences.
+
+        A tracker that answers with NaN has figures that are NaN, with a warning, and is never the best. Any other error of
+        tracking, such as a broken sequence, is raised; the Trainer evaluates before it saves, so a training that is running
+        saves a checkpoint of its step first. `eval_on_start=True` finds it before the first step.
+
+        Args:
+            eval_dataset (`Dataset`, `dict[str, Dataset]` or `str`, *optional*):
+                Other pairs than the trainer's. With named sets of pairs, tracking is logged by itself, once.
+            ignore_keys (`list[str]`, *optional*):
+                See [`~transformers.Trainer`].
+            metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
+                What the names of the metrics begin with.
+
+        Returns:
+            `dict[str, float]`: the metrics, the same in every process.
+        """
         self._metrics["eval"].clear()  # `predict` never logs what it gathers
-        return super().evaluate(*args, **kwargs)
+        tracks = eval_dataset is None and self.tracking_dataset is not None
+        tracked = self._track(metric_key_prefix) if tracks else {}
+        apart = tracks and isinstance(self.eval_dataset, dict)
+        self._tracked = {} if apart else tracked
+        with preserved_randomness(self.args.device):  # loaders of data draw a seed
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if apart:
+            self.log(tracked)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, tracked)
+            metrics.update(tracked)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each term since the last log, over all processes; evaluation returns them too."""
@@ -137,6 +198,8 @@ class TrackerTrainer(Trainer):
             means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0).tolist()
             names = metrics if mode == "train" else [prefix + name for name in metrics]
             logs.update(zip(names, means, strict=True))
+        if mode == "eval":
+            logs.update(self._tracked)
         if mode == "train":
             self._count_skipped()
             logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
@@ -152,6 +215,30 @@ class TrackerTrainer(Trainer):
         self.model_wrapped = self.model
         self.accelerator.free_memory()
         self.accelerator.end_training()
+
+    def _deployed(self) -> PreTrainedTracker:
+        """Return the tracker that training is for, out of all wrappers."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def _track(self, prefix: str) -> dict[str, float]:
+        """Track the sequences; return the metrics."""
+        started = time.perf_counter()
+        training = self.model.training
+        self.model.eval()
+        if callable(getattr(self.optimizer, "eval", None)):
+            self.optimizer.eval()  # of schedule-free optimizers, as the Trainer does before it evaluates
+        try:
+            with preserved_randomness(self.args.device):
+                figures = track_sequences(self._deployed(), self.tracking_dataset, self.accelerator)
+        except Exception:
+            if self.is_in_train and self.state.global_step:
+                self._save_checkpoint(self.model, trial=None)
+                logger.error(f"Tracking failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
+            raise
+        finally:
+            self.model.train(training)
+        figures["runtime"] = round(time.perf_counter() - started, 4)
+        return {f"{prefix}_tracking_{name}": value for name, value in figures.items()}
 
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""

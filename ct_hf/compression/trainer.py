@@ -1,7 +1,7 @@
 """The Trainer that compresses."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..data.sequences import Sequence
 from ..models.tracker import PreTrainedTracker
 from .arguments import CompressionArguments
 from .mixed import MixedTracker
@@ -69,6 +70,8 @@ class CompressionTrainer(TrackerTrainer):
             See [`TrackerTrainer`].
         plan ([`StagePlan`], *optional*):
             How teacher and student are cut, as it was given to [`build_student`]. By default what the arguments say.
+        tracking_dataset (iterable of [`~data.sequences.Sequence`], *optional*):
+            Sequences that the student tracks in `evaluate`, see [`TrackerTrainer`].
 
     Example:
 
@@ -95,6 +98,7 @@ class CompressionTrainer(TrackerTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
         plan: StagePlan | None = None,
+        tracking_dataset: Iterable[Sequence] | None = None,
     ):
         args = args if args is not None else CompressionArguments()
         if not isinstance(args, CompressionArguments):
@@ -130,6 +134,7 @@ class CompressionTrainer(TrackerTrainer):
             compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
+            tracking_dataset=tracking_dataset,
         )
         if self.args.n_gpu > 1:
             raise ValueError(
@@ -157,6 +162,9 @@ class CompressionTrainer(TrackerTrainer):
     def _compile_layers(self, *trackers: PreTrainedTracker) -> None:
         mixed = self.accelerator.unwrap_model(self.model)
         super()._compile_layers(mixed.student, mixed.teacher)
+
+    def _deployed(self) -> PreTrainedTracker:
+        return super()._deployed().student
 
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Draw the paths of a training step; they depend on seed, step and place in the global batch alone."""

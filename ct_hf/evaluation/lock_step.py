@@ -143,7 +143,7 @@ def _update(lanes: list[_Lane], frames: list[Image.Image]) -> list[Track]:
         return tracks
     except PredictionError as error:
         name = next(lane.sequence.name for lane in lanes if lane.session is error.session)
-        raise ValueError(f"Sequence {name}: {error}") from error
+        raise PredictionError(f"Sequence {name}: {error}", error.session) from error
 
 
 __all__ = ["Run", "run_trackers"]

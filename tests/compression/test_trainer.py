@@ -1,8 +1,4 @@
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +15,15 @@ from ct_hf.compression import (
 from ct_hf.data import CAUSES
 
 from .tiny import NARROW, WIDTHS, make_pairs, make_student, make_tracker
-from .training import Watch, make_arguments, make_trainer, make_trainer_of_processes, normalised, train_logs
+from .training import (
+    Watch,
+    make_arguments,
+    make_trainer,
+    make_trainer_of_processes,
+    normalised,
+    run_in_two_processes,
+    train_logs,
+)
 
 
 TERMS = {"focal", "giou", "l1", "guidance_map", "guidance_giou", "guidance_l1", "mimicking"}
@@ -315,18 +319,7 @@ assert "pt_gloo_runloop" not in threads, threads
 
 def test_two_processes_equal_one(tmp_path):
     """2 x 4 is 8, each sample with its own path: weights after two steps of plain gradient descent, logs and counts."""
-    (tmp_path / "run.py").write_text(RUN)
-    root = Path(__file__).parents[2]
-    launch = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-        + [str(tmp_path / "run.py"), str(tmp_path)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert launch.returncode == 0, launch.stderr[-4000:]
+    run_in_two_processes(RUN, tmp_path)
     two = torch.load(tmp_path / "result.pt", weights_only=True)
     one = make_trainer_of_processes(tmp_path, per_device_train_batch_size=8)
     one.train()

@@ -1,5 +1,9 @@
 """What the tests of both trainers share."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +44,7 @@ def make_trainer(
     eval_dataset: Any = None,
     callbacks: list[TrainerCallback] | None = None,
     compute_metrics: Any = None,
+    tracking_dataset: Any = None,
     **arguments: Any,
 ) -> CompressionTrainer:
     """A trainer and all it needs, each made anew, as another process would."""
@@ -54,6 +59,7 @@ def make_trainer(
         eval_dataset=eval_dataset,
         callbacks=callbacks,
         compute_metrics=compute_metrics,
+        tracking_dataset=tracking_dataset,
     )
 
 
@@ -72,6 +78,22 @@ def make_trainer_of_processes(folder: Any, **arguments: Any) -> CompressionTrain
         max_grad_norm=0,
         **arguments,
     )
+
+
+def run_in_two_processes(script: str, folder: Path) -> None:
+    """Run a script in two processes of gloo; its argument is the folder."""
+    (folder / "run.py").write_text(script)
+    root = Path(__file__).parents[2]
+    launch = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+        + [str(folder / "run.py"), str(folder)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert launch.returncode == 0, launch.stderr[-4000:]
 
 
 def normalised(pairs: list[dict[str, Any]], tracker: Any) -> dict[str, torch.Tensor]:
