@@ -7,8 +7,8 @@ import numpy as np
 from .metrics import SUCCESS_THRESHOLDS, centers, iou, share_above, share_within
 
 
-_AREA_PRECISION_THRESHOLDS = np.linspace(0, 50, 21)  # pixels
-_AREA_NORM_PRECISION_THRESHOLDS = np.linspace(0, 0.5, 21)  # of the target's width and height
+AREA_PRECISION_THRESHOLDS = np.linspace(0, 50, 21)  # pixels
+AREA_NORM_PRECISION_THRESHOLDS = np.linspace(0, 0.5, 21)  # of the target's width and height
 
 
 def got10k_overlaps(
@@ -127,12 +127,14 @@ def trackingnet_curves(predictions: np.ndarray, ground_truth: np.ndarray) -> Tra
         squares = offsets / truth[:, 2:] * offsets / truth[:, 2:]
     return TrackingNetCurves(
         success=(overlap[:, None] >= SUCCESS_THRESHOLDS).mean(axis=0),
-        precision=share_within(np.sqrt((offsets**2).sum(axis=1)), _AREA_PRECISION_THRESHOLDS),
-        norm_precision=share_within(np.sqrt(squares.sum(axis=1)), _AREA_NORM_PRECISION_THRESHOLDS),
+        precision=share_within(np.sqrt((offsets**2).sum(axis=1)), AREA_PRECISION_THRESHOLDS),
+        norm_precision=share_within(np.sqrt(squares.sum(axis=1)), AREA_NORM_PRECISION_THRESHOLDS),
     )
 
 
 __all__ = [
+    "AREA_NORM_PRECISION_THRESHOLDS",
+    "AREA_PRECISION_THRESHOLDS",
     "TrackingNetCurves",
     "got10k_figures",
     "got10k_overlaps",

@@ -115,17 +115,23 @@ class _Painter:
 
 
 def draw_strip(
-    sequence: Sequence, predictions: Mapping[str, np.ndarray], *, num_frames: int = 5, height: int = 180
+    sequence: Sequence,
+    predictions: Mapping[str, np.ndarray],
+    *,
+    num_frames: int = 5,
+    frames: Iterable[int] | None = None,
+    height: int = 180,
 ) -> Image.Image:
     """
-    Draw evenly spaced frames of a sequence side by side, with the boxes of ground truth and trackers and a legend below.
+    Draw frames of a sequence side by side, with the boxes of ground truth and trackers and a legend below.
 
     Args:
         sequence ([`~data.sequences.Sequence`]): frames and ground truth, which is drawn where the target is visible.
         predictions (`Mapping[str, np.ndarray]`): by tracker, boxes `x, y, w, h` in pixels of shape `(num_frames, 4)` for
             all frames of the sequence, such as [`TrackerResult`] keeps them. At most 7 trackers.
-        num_frames (`int`, *optional*, defaults to 5): frames to draw, from the first to the last; a shorter sequence is
-            drawn whole.
+        num_frames (`int`, *optional*, defaults to 5): frames to draw, evenly spaced from the first to the last; a shorter
+            sequence is drawn whole.
+        frames (iterable of `int`, *optional*): the frames to draw instead, at least one.
         height (`int`, *optional*, defaults to 180): height of a frame in the picture, in pixels.
 
     Returns:
@@ -137,8 +143,9 @@ def draw_strip(
     if num_frames < 1:
         raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
     painter = _Painter(sequence, predictions, height)
-    indices = np.unique(np.linspace(0, len(sequence) - 1, num_frames).round().astype(int)).tolist()
-    return painter.with_legend([painter.tile(index) for index in indices])
+    if frames is None:
+        frames = np.unique(np.linspace(0, len(sequence) - 1, num_frames).round().astype(int)).tolist()
+    return painter.with_legend([painter.tile(index) for index in frames])
 
 
 def draw_animation(

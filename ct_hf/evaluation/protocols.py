@@ -82,6 +82,29 @@ def score_sequences(
 
     ```
     """
+    judged = judge_sequences(
+        predictions, ground_truths, protocol=protocol, visible=visible, cover=cover, image_sizes=image_sizes
+    )
+    figures = got10k_figures if protocol == "got10k" else _curve_figures
+    return {**figures(pool_sequences(judged)), "per_sequence": [figures(one) for one in judged]}
+
+
+def judge_sequences(
+    predictions: Sequence[Any],
+    ground_truths: Sequence[Any],
+    *,
+    protocol: Protocol,
+    visible: Sequence[Any] | None = None,
+    cover: Sequence[Any] | None = None,
+    image_sizes: Sequence[Any] | None = None,
+) -> list[Any]:
+    """
+    What figures are made of, by sequence, see [`score_sequences`] for arguments and errors.
+
+    Returns:
+        `list[np.ndarray]` of overlaps for `got10k`, of [`~challenges.TrackingNetCurves`] for `trackingnet`, else of
+        [`~ope.OPECurves`].
+    """
     check_protocol(protocol)
     count = len(ground_truths)
     if not count:
@@ -108,36 +131,30 @@ def score_sequences(
         _warn_broken(boxes, protocol)
     if protocol == "got10k":
         covers = _flags("cover", cover, truths, default=8.0)
-        return _score_got10k(boxes, truths, covers, _sizes(image_sizes, count))
+        sizes = _sizes(image_sizes, count)
+        return [
+            got10k_overlaps(*values, where=f"[{index}]")
+            for index, values in enumerate(zip(boxes, truths, covers, sizes, strict=True))
+        ]
     if protocol == "trackingnet":
-        return _mean([trackingnet_curves(*pair) for pair in zip(boxes, truths, strict=True)], TrackingNetCurves)
+        return [trackingnet_curves(*pair) for pair in zip(boxes, truths, strict=True)]
     seen = [flags != 0 for flags in _flags("visible", visible, truths, default=1.0)]
-    return _mean(
-        [
-            ope_curves(box, truth, flags, protocol=protocol, where=f"[{index}]")
-            for index, (box, truth, flags) in enumerate(zip(boxes, truths, seen, strict=True))
-        ],
-        OPECurves,
-    )
-
-
-def _mean(curves: list[Any], kind: type) -> dict[str, Any]:
-    names = ("success", "precision", "norm_precision")
-    mean = kind(**{name: np.mean([getattr(curve, name) for curve in curves], axis=0) for name in names})
-    return {**mean.figures(), "per_sequence": [curve.figures() for curve in curves]}
-
-
-def _score_got10k(
-    boxes: list[np.ndarray], truths: list[np.ndarray], covers: list[np.ndarray], sizes: list[tuple[float, float]]
-) -> dict[str, Any]:
-    overlaps = [
-        got10k_overlaps(*values, where=f"[{index}]")
-        for index, values in enumerate(zip(boxes, truths, covers, sizes, strict=True))
+    return [
+        ope_curves(box, truth, flags, protocol=protocol, where=f"[{index}]")
+        for index, (box, truth, flags) in enumerate(zip(boxes, truths, seen, strict=True))
     ]
-    return {
-        **got10k_figures(np.concatenate(overlaps)),
-        "per_sequence": [got10k_figures(values) for values in overlaps],
-    }
+
+
+def pool_sequences(judged: list[Any]) -> Any:
+    """One of what [`judge_sequences`] returns for all sequences: all overlaps together, or the mean curves."""
+    if isinstance(judged[0], np.ndarray):
+        return np.concatenate(judged)
+    names = ("success", "precision", "norm_precision")
+    return type(judged[0])(**{name: np.mean([getattr(one, name) for one in judged], axis=0) for name in names})
+
+
+def _curve_figures(curves: OPECurves | TrackingNetCurves) -> dict[str, float]:
+    return curves.figures()
 
 
 def _numbers(name: str, values: Any, expected: str) -> np.ndarray:
@@ -217,4 +234,4 @@ def _warn_broken(boxes: list[np.ndarray], protocol: str) -> None:
             )
 
 
-__all__ = ["PROTOCOLS", "Protocol", "check_protocol", "score_sequences"]
+__all__ = ["PROTOCOLS", "Protocol", "check_protocol", "judge_sequences", "pool_sequences", "score_sequences"]
