@@ -58,6 +58,16 @@ def evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
+def report(args: argparse.Namespace) -> None:
+    """Make a page of what was evaluated."""
+    from .evaluation.page import write_plots, write_report
+
+    out = write_report(args.results, args.out)
+    print(f"saved to {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if args.plots:
+        print(f"saved {len(write_plots(args.results, args.plots))} plots to {args.plots}")
+
+
 def track(args: argparse.Namespace) -> int:
     """Follow targets through a video."""
     from .tracking import open_video, record_tracks
@@ -190,6 +200,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--sequences", required=True, type=Path, help="folder of <sequence>/*.jpg + groundtruth.txt")
     command.add_argument("--json", type=Path, help="file to write the figures to")
     command.add_argument("--device", default="cpu", help="device to track on (default: cpu)")
+
+    command = commands.add_parser("report", help="make a page with tables, plots and pictures of what was evaluated")
+    command.set_defaults(run=report)
+    command.add_argument("results", nargs="+", type=Path, help="folders that `evaluate` wrote, a section each")
+    command.add_argument(
+        "--out", default=Path("report.html"), type=Path, help="HTML file, self-contained (default: report.html)"
+    )
+    command.add_argument("--plots", type=Path, help="folder to save the plots to as well, as .svg and .png")
     return parser
 
 
