@@ -41,12 +41,12 @@ def figures_table(results: Results) -> Table:
             (FIGURES.get(key, key), "%"): [short_figure(tracker.score.get(key)) for tracker in results.trackers]
             for key in keys
         },
-        (f"{main_title(results)} kept", f"% of {first.name}"): [
+        (f"{main_title(results)} kept", "% of the first"): [
             short_figure(_ratio(tracker.score.get(results.main_figure), first.score.get(results.main_figure), 100))
             for tracker in results.trackers
         ],
         ("Speed", "FPS"): [_speed(tracker) for tracker in results.trackers],
-        ("Speed-up", f"over {first.name}"): [_speed_up(tracker, first) for tracker in results.trackers],
+        ("Speed-up", "over the first"): [_speed_up(tracker, first) for tracker in results.trackers],
     }
     shown = {header: cells for header, cells in columns.items() if set(cells) != {UNKNOWN}}
     rows = zip(*shown.values(), strict=True)

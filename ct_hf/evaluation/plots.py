@@ -248,8 +248,12 @@ def _interest(row: list[float]) -> tuple[float, float]:
 
 def _shown(results: Results, num_sequences: int, num_trackers: int) -> str:
     """Which part of the results a plot of bars shows, and in which order."""
-    first = "where trackers differ most" if num_trackers > 1 else "lowest first"
-    text = f"{num_sequences} of {len(results.sequences)} sequences, {first}"
+    count = len(results.sequences)
+    if num_sequences < count:
+        part = "where trackers differ most" if num_trackers > 1 else "the lowest"
+        text = f"{num_sequences} of {count} sequences, {part}"
+    else:
+        text = f"all {count} sequences, {'most different' if num_trackers > 1 else 'lowest'} first"
     if num_trackers < len(results.trackers):
         text += f"; {num_trackers} of {len(results.trackers)} trackers"
     return text
