@@ -4,7 +4,7 @@ import pytest
 
 from ct_hf.evaluation.plots import plot_curves, plot_sequences, plot_speed, speed_groups
 from ct_hf.evaluation.results import read_results
-from ct_hf.evaluation.theme import THEMES
+from ct_hf.evaluation.theme import THEMES, inline_svg
 
 
 @pytest.fixture
@@ -62,10 +62,12 @@ def test_unknown_figure_is_a_dash_at_the_end(results):
 
 def test_names_are_shown_as_they_are_but_for_long_ones(results):
     names = ["$x_1$", "_hidden", "<b>&amp;", "org/" + "long-" * 10 + "end"]
-    shown = legend(plot_curves(results(dict.fromkeys(names, 50.0)), "success"))
+    figure = plot_curves(results(dict.fromkeys(names, 50.0)), "success")
+    shown = legend(figure)
     assert shown[:3] == ["[50.0] $x_1$", "[50.0] _hidden", "[50.0] <b>&amp;"]
     assert shown[3].startswith("[50.0] org/long-") and shown[3].endswith("long-end") and "…" in shown[3]
     assert len(shown[3]) == len("[50.0] ") + 40
+    assert ">[50.0] $x_1$</text>" in inline_svg(figure, "plot", "names"), "dollars do not begin a formula"
 
 
 def test_tracker_without_a_curve_is_left_out_and_a_plot_of_none_is_refused(results):
