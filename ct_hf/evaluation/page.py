@@ -21,7 +21,7 @@ from .page_tables import (
     summary_notices,
     summary_table,
 )
-from .plots import plot_curves, plot_sequences, plot_speed, speed_groups
+from .plots import plot_curves, plot_sequences, plot_speed, sequence_figures, speed_groups
 from .results import CURVES, STRIPS_FOLDER, Results, read_results
 from .theme import THEMES, inline_svg, save_plot
 
@@ -136,7 +136,7 @@ def _plots(result: Results, order: list[str], theme: str = "light") -> Iterator[
             f"{main_title(result)} against frames per second on {result.dataset}",
             f"Measured on {group[0].speed.conditions}.",
         )
-    if any(result.main_figure in figures for tracker in result.trackers for figures in tracker.per_sequence.values()):
+    if sequence_figures(result):
         yield _Plot(
             plot_sequences(result, order=order, theme=theme),
             "sequences",

@@ -134,7 +134,7 @@ def missing_sequences(results: Results) -> list[str]:
             some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             notices.append(
                 f"{tracker.name} has no {main_title(results)} on {len(missing)} of {len(results.sequences)} sequences ({some}): "
-                "its figures are not those of the others' sequences."
+                "its figures may be over other sequences than the others'."
             )
     return notices
 

@@ -24,6 +24,7 @@ _THRESHOLDS = {
     "norm_precision": "Centre error threshold (target sizes)",
 }
 _MOST_BARS = 66  # in one plot; more cannot be read
+_MOST_TRACKERS = 7  # as bars, which only colours tell apart
 _ROW = 0.2  # inches of a line of the legend
 
 
@@ -45,7 +46,7 @@ def plot_curves(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: another curve, or no tracker has it.
+        ValueError: another curve, no tracker has it, or `order` lacks one.
     """
     if curve not in CURVES:
         raise ValueError(f"`curve` must be one of {', '.join(CURVES)}, got {curve!r}.")
@@ -96,15 +97,11 @@ def plot_sequences(results: Results, *, order: Sequence[str] | None = None, them
         ValueError: no tracker has the figure of any sequence.
     """
     figure = results.main_figure
+    trackers = results.trackers[:_MOST_TRACKERS]
+    known = sequence_figures(results)
+    if not known:
+        raise ValueError(f"`results` of {results.dataset} have no {figure!r} by sequence. Leave this plot out.")
     with styled(theme) as colors:
-        trackers = results.trackers[: len(colors.trackers)]
-        values = {
-            sequence.name: [tracker.per_sequence.get(sequence.name, {}).get(figure, math.nan) for tracker in trackers]
-            for sequence in results.sequences
-        }
-        known = {name: row for name, row in values.items() if not all(map(math.isnan, row))}
-        if not known:
-            raise ValueError(f"`results` of {results.dataset} have no {figure!r} by sequence. Leave this plot out.")
         names = sorted(known, key=lambda name: _interest(known[name]))[: max(6, _MOST_BARS // (len(trackers) + 1))]
         bar = 0.8 / len(trackers)
         canvas, axes = _axes(len(trackers), 1.1 + len(names) * (0.09 + 0.09 * len(trackers)))
@@ -124,6 +121,18 @@ def plot_sequences(results: Results, *, order: Sequence[str] | None = None, them
         )
         _legend(canvas, [bars[0] for bars in axes.containers], [_short(tracker.name) for tracker in trackers])
     return canvas
+
+
+def sequence_figures(results: Results) -> dict[str, list[float]]:
+    """By sequence that has any, the main figure of each tracker that [`plot_sequences`] shows; NaN where one is missing."""
+    rows = {
+        sequence.name: [
+            tracker.per_sequence.get(sequence.name, {}).get(results.main_figure, math.nan)
+            for tracker in results.trackers[:_MOST_TRACKERS]
+        ]
+        for sequence in results.sequences
+    }
+    return {name: row for name, row in rows.items() if not all(map(math.isnan, row))}
 
 
 def speed_groups(trackers: Sequence[TrackerScores]) -> list[list[TrackerScores]]:
@@ -229,6 +238,8 @@ def _legend(canvas: Figure, handles: Sequence[Artist], labels: list[str], title:
 
 def _place(tracker: TrackerScores, results: Results, order: Sequence[str] | None) -> int:
     names = [other.name for other in results.trackers] if order is None else list(order)
+    if tracker.name not in names:
+        raise ValueError(f"`order` must name all trackers, got {', '.join(names) or 'none'} without {tracker.name}.")
     return names.index(tracker.name)
 
 
@@ -264,4 +275,4 @@ def _short(name: str, most: int = 40) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
-__all__ = ["plot_curves", "plot_sequences", "plot_speed", "speed_groups"]
+__all__ = ["plot_curves", "plot_sequences", "plot_speed", "sequence_figures", "speed_groups"]

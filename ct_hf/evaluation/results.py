@@ -229,8 +229,11 @@ class _Node:
         return Curve(thresholds, values)
 
     def speed(self) -> Speed:
+        fps = self["fps"]
+        if fps.number() <= 0:
+            raise fps.fail("above 0, or null where it is not known")
         return Speed(
-            fps=self["fps"].number(),
+            fps=fps.number(),
             device=self["device"].text(),
             dtype=self["dtype"].text(),
             batch_size=self["batch_size"].count(1),

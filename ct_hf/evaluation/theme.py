@@ -108,7 +108,6 @@ def styled(theme: ThemeName) -> Iterator[Theme]:
         "font.size": 10,
         "svg.fonttype": "none",
         "svg.hashsalt": "ct_hf",  # equal figures are equal files
-        "svg.id": None,
     }
     with matplotlib.rc_context(settings):
         yield colors

@@ -190,7 +190,7 @@ def test_trackers_without_some_sequences_and_unlike_speeds_are_pointed_out(folde
 
 def test_results_without_curves_speeds_and_sequences_are_still_a_page(folder, tmp_path):
     def empty(content):
-        content["trackers"][0] |= {"curves": {}, "per_sequence": {}, "score": {"auc": None}}
+        content["trackers"][0] |= {"curves": {}, "per_sequence": {"drawn-0": {"auc": None}}, "score": {"auc": None}}
 
     page = read(folder("a", {"teacher": 60.0}, empty), tmp_path=tmp_path)
     assert "svg" not in dict(page.tags)

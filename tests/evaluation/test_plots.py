@@ -46,6 +46,8 @@ def test_given_order_decides_on_colours_and_line_styles(results):
     figure = plot_curves(two, "success", order=["x", "b", "a"], theme="dark")
     assert colors(figure) == [THEMES["dark"].trackers[place] for place in (2, 1)]
     assert "-" not in [line.get_linestyle() for line in figure.axes[0].get_lines()]
+    with pytest.raises(ValueError, match="`order` must name all trackers, got a without b"):
+        plot_curves(two, "success", order=["a"])
 
 
 def test_unknown_figure_is_a_dash_at_the_end(results):

@@ -106,6 +106,7 @@ def with_(value, *keys):
         (with_({"c": {"auc": 1}}, "trackers", 0, "per_sequence"), r"`trackers\[0\].per_sequence` names c, which"),
         (with_([1.0], "trackers", 0, "curves", "success", "values"), "got 1 values and 2 thresholds"),
         (with_([None, 1], "trackers", 0, "curves", "success", "thresholds"), "2 thresholds with null"),
+        (with_(0, "trackers", 0, "speed", "fps"), r"`trackers\[0\].speed.fps` must be above 0.*got 0"),
         (without("trackers", 0, "speed", "clock"), r"`trackers\[0\].speed` lacks the key `clock`"),
     ],
 )
