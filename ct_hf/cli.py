@@ -71,6 +71,16 @@ def evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
+def report(args: argparse.Namespace) -> None:
+    """Make a page of what was evaluated."""
+    from .evaluation.page import write_plots, write_report
+
+    out = write_report(args.results, args.out)
+    print(f"saved to {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if args.plots:
+        print(f"saved {len(write_plots(args.results, args.plots))} plots to {args.plots}")
+
+
 def track(args: argparse.Namespace) -> int:
     """Follow targets through a video."""
     from .tracking import open_video, record_tracks
@@ -214,11 +224,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--batch-size",
-        default=1,
+        default=8,
         type=int,
-        help="sequences in lock-step; with more than 1, FPS is throughput (default: 1)",
+        help="sequences in lock-step; FPS is throughput then, and with 1 what a camera would get (default: 8)",
     )
     _add_device(command)
+
+    command = commands.add_parser("report", help="make a page with tables, plots and pictures of what was evaluated")
+    command.set_defaults(run=report)
+    command.add_argument("results", nargs="+", type=Path, help="folders that `evaluate` wrote, a section each")
+    command.add_argument(
+        "--out", default=Path("report.html"), type=Path, help="HTML file, self-contained (default: report.html)"
+    )
+    command.add_argument("--plots", type=Path, help="folder to save the plots to as well, as .svg and .png")
     return parser
 
 

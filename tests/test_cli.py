@@ -289,5 +289,5 @@ def test_track_of_a_damaged_video_keeps_what_it_has(trackers, video, tmp_path, c
 
 def test_commands_explain_themselves():
     help_text = subprocess.run([sys.executable, "-m", "ct_hf.cli", "--help"], capture_output=True, text=True).stdout
-    for command in ("convert", "track", "evaluate"):
+    for command in ("convert", "track", "evaluate", "report"):
         assert command in help_text

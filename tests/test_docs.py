@@ -1,9 +1,11 @@
 """The pages' code runs as it stands."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,27 @@ def test_the_page_on_tracking_runs(tmp_path):
     code = code_of(ROOT / "docs" / "track.md").replace("examples/assets/teacher", str(teacher))
     printed = run_code(drawing + code + "\nprint(track.box.shape, lost, session.frame_number)\n", tmp_path)
     assert printed.splitlines()[-1] == "(4,) False 2"
+
+
+def test_the_page_on_reports_runs(tmp_path):
+    from ct_hf.evaluation.results import Curve, Results, SequenceLength, Speed, TrackerScores
+
+    tracker = TrackerScores(
+        name="drawn",
+        layers=2,
+        parameters=1000,
+        score={"auc": 50.0},
+        per_sequence={"a": {"auc": 50.0}},
+        curves={"success": Curve([0.0, 1.0], [100.0, 0.0])},
+        speed=Speed(10.0, "cpu", "float32", 1, 1, 0, "of update"),
+    )
+    folder = tmp_path / "results" / "lasot"
+    folder.mkdir(parents=True)
+    results = Results("LaSOT", "lasot", [SequenceLength("a", 10)], [tracker])
+    (folder / "results.json").write_text(json.dumps(asdict(results)))
+    run_code(code_of(ROOT / "docs" / "report.md"), tmp_path)
+    for name in ("success.svg", "sequences.png", "speed-0.svg"):
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_the_lines_of_the_readme_run(tmp_path):

@@ -1,12 +1,28 @@
 """Tables of results, readable in a terminal and in a model card."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+
+UNKNOWN = "-"
 
 
 def short_number(value: float) -> str:
     """One decimal, or two significant digits below 1, so that a tiny tracker does not cost 0.0."""
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def short_speed(fps: float) -> str:
+    """One decimal, or none from 100 frames per second on; a dash for NaN."""
+    if math.isnan(fps):
+        return UNKNOWN
+    return f"{fps:.1f}" if fps < 100 else f"{fps:,.0f}"
+
+
+def short_figure(value: float | None) -> str:
+    """One decimal; a dash for what is not known or NaN."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -20,7 +36,6 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "fps": ("FPS", "{:.1f}".format),
     "speed_up": ("Speed-up", "{:.2f}x".format),
 }
-_UNKNOWN = "-"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -90,10 +105,10 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in table)]
     header = ["Tracker", *(_COLUMNS[key][0] for key in shown)]
     cells = [
-        [str(row["name"]), *(_COLUMNS[key][1](row[key]) if row.get(key) is not None else _UNKNOWN for key in shown)]
+        [str(row["name"]), *(_COLUMNS[key][1](row[key]) if row.get(key) is not None else UNKNOWN for key in shown)]
         for row in table
     ]
     return markdown_table(header, cells)
 
 
-__all__ = ["comparison_table", "markdown_table", "short_number"]
+__all__ = ["UNKNOWN", "comparison_table", "markdown_table", "short_figure", "short_number", "short_speed"]

@@ -257,8 +257,11 @@ class _Node:
         return Curve(thresholds, values)
 
     def speed(self) -> Speed:
+        fps = self["fps"]
+        if fps.number() <= 0:
+            raise fps.fail("above 0, or null where it is not known")
         return Speed(
-            fps=self["fps"].number(),
+            fps=fps.number(),
             device=self["device"].text(),
             dtype=self["dtype"].text(),
             batch_size=self["batch_size"].count(1),
@@ -292,15 +295,16 @@ class _Node:
         if protocol.value not in PROTOCOLS:
             raise protocol.fail(f"one of {', '.join(PROTOCOLS)}")
         sequences = [SequenceLength(node["name"].text(), node["frames"].count(1)) for node in self["sequences"].list()]
-        names = {sequence.name for sequence in sequences}
-        trackers = [node.tracker(names) for node in self["trackers"].list()]
-        for key, parts in (("sequences", sequences), ("trackers", trackers)):
-            given = [part.name for part in parts]
-            if not given or len(set(given)) < len(given):
-                twice = sorted({name for name in given if given.count(name) > 1})
-                what = f"several called {', '.join(twice[:3])}" if twice else "none"
-                raise ValueError(f"{self.path}: `{key}` must be at least one, of distinct names, got {what}.")
+        self._check_names("sequences", [sequence.name for sequence in sequences])
+        trackers = [node.tracker({sequence.name for sequence in sequences}) for node in self["trackers"].list()]
+        self._check_names("trackers", [tracker.name for tracker in trackers])
         return Results(self["dataset"].text(), protocol.value, sequences, trackers)
+
+    def _check_names(self, key: str, names: list[str]) -> None:
+        if not names or len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            got = f"several called {', '.join(twice[:3])}" if twice else "none"
+            raise ValueError(f"{self.path}: `{key}` must be at least one, of distinct names, got {got}.")
 
 
 __all__ = [

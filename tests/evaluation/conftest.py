@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,57 @@ def make_sequence():
 @pytest.fixture
 def make_tracker():
     return ReplayTracker
+
+
+class DrawnResults:
+    """Content of a results.json of some trackers, whose main figure is given; all else follows from it."""
+
+    MAIN = {"got10k": "ao", "trackingnet": "success"}
+
+    def __init__(self, scores, dataset="Drawn", protocol="otb", num_sequences=3, fps=None):
+        sequences = [{"name": f"drawn-{index}", "frames": 10 + index} for index in range(num_sequences)]
+        main = self.MAIN.get(protocol, "auc")
+        self.content = {
+            "dataset": dataset,
+            "protocol": protocol,
+            "sequences": sequences,
+            "trackers": [
+                {
+                    "name": name,
+                    "layers": 12 // (place + 1),
+                    "parameters": 92_100_000 // (place + 1),
+                    "score": {main: score, "precision": score + 5},
+                    "per_sequence": {
+                        row["name"]: {main: score + place * index} for index, row in enumerate(sequences)
+                    },
+                    "curves": {
+                        "success": {"thresholds": [0, 0.5, 1], "values": [100, score, 0]},
+                        "precision": {"thresholds": [0, 25, 50], "values": [0, score, 100]},
+                    },
+                    "speed": fps and self.speed(fps[place]),
+                }
+                for place, (name, score) in enumerate(scores.items())
+            ],
+        }
+
+    @staticmethod
+    def speed(fps, **conditions):
+        usual = {
+            "device": "cpu",
+            "dtype": "float32",
+            "batch_size": 1,
+            "threads": 1,
+            "warm_up": 5,
+            "clock": "of update",
+        }
+        return {"fps": fps, **usual, **conditions}
+
+    def write(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(self.content))
+        return folder
+
+
+@pytest.fixture
+def draw_results():
+    return DrawnResults

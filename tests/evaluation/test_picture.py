@@ -26,7 +26,7 @@ def test_size_and_number_of_frames(make_sequence):
     assert draw_strip(make_sequence(num_frames=2), {}, height=96).width == 2 * 144 + 4
 
 
-def test_frames_are_evenly_spaced_from_first_to_last(make_sequence):
+def test_frames_are_evenly_spaced_from_first_to_last_or_those_asked_for(make_sequence):
     asked = []
 
     class Recorded(type(make_sequence())):
@@ -36,6 +36,9 @@ def test_frames_are_evenly_spaced_from_first_to_last(make_sequence):
 
     draw_strip(Recorded(num_frames=9), {})
     assert asked == [0, 2, 4, 6, 8]
+    asked.clear()
+    draw_strip(Recorded(num_frames=9), {}, frames=[0, 7])
+    assert asked == [0, 7]
 
 
 def test_boxes_are_drawn_where_they_are(make_sequence):
