@@ -92,6 +92,11 @@ def _check_sequences(sequences: list[Sequence]) -> None:
                 f"Sequence {sequence.name} does not show its target in frame 0, where a tracker has to start. Cut the "
                 "frames before the first visible one."
             )
+        if not sequence.annotated:
+            raise ValueError(
+                f"Sequence {sequence.name} has ground truth in frame 0 only: a server holds the rest, so there is nothing to "
+                "score here. Evaluate another split."
+            )
 
 
 def _track(model: PreTrainedTracker, sequence: Sequence) -> tuple[np.ndarray, list[float]]:
@@ -126,8 +131,8 @@ def _score(predictions: dict[str, np.ndarray], sequences: list[Sequence], protoc
         [sequence.boxes for sequence in sequences],
         protocol=protocol,
         visible=visible,
-        cover=visible,
-        image_sizes=[sequence.frame(0).size for sequence in sequences] if protocol == "got10k" else None,
+        cover=[sequence.visible if sequence.cover is None else sequence.cover for sequence in sequences],
+        image_sizes=[sequence.size for sequence in sequences] if protocol == "got10k" else None,
     )
 
 
@@ -151,7 +156,7 @@ def evaluate_trackers(
         sequences (iterable of [`~data.sequences.Sequence`]): annotated sequences with distinct names, visible in frame 0.
         protocol (`str`, *optional*, defaults to `"visible"`): whose rules. The default suits folders and procedural
             sequences: OSTrack's figures, on the frames that show the target. `"got10k"` takes the visible frames for those
-            with a cover above 0.
+            with a cover above 0 where sequences have no `cover`.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
 
     Returns:
