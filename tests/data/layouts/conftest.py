@@ -1,0 +1,60 @@
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ct_hf.data import CAUSES, SequenceError
+
+
+SAMPLES = Path(__file__).parents[3].parent / "shared" / "data" / "layouts"
+
+
+@pytest.fixture(scope="session")
+def samples():
+    if not SAMPLES.is_dir():
+        pytest.skip(f"no samples of layouts in {SAMPLES}; they are not part of the repository")
+    return SAMPLES
+
+
+@pytest.fixture
+def frames():
+    """Writes frames of one grey each, by number."""
+
+    def write(folder, numbers, form="{:08d}.jpg", size=(64, 48)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            Image.new("L", size, number % 256).save(folder / form.format(number))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write():
+    """Writes a text file, rows of numbers between commas if it is given rows."""
+
+    def write(path, content, separator=","):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, str):
+            content = "".join(separator.join(map(str, row)) + "\n" for row in content)
+        path.write_text(content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def fails():
+    """Expects a SequenceError of a cause whose message has all words."""
+
+    @contextmanager
+    def fails(cause, *words):
+        with pytest.raises(SequenceError) as caught:
+            yield
+        assert caught.value.cause == cause and cause in CAUSES
+        for word in words:
+            assert re.search(re.escape(str(word)), str(caught.value)), (word, str(caught.value))
+
+    return fails
