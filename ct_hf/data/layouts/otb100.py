@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_rows
+from ..sequences import SequenceError, read_rows, read_text
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root, folders, from_one, numbered_frames, text_files
 
@@ -67,7 +67,9 @@ def _targets(video: Path) -> list[OTB100Sequence]:
         files.setdefault(1, files.pop(0))
     files.pop(0, None)
     return [
-        OTB100Sequence(f"{video.name}_{number}", file) for number, file in sorted(files.items()) if file.stat().st_size
+        OTB100Sequence(f"{video.name}_{number}", file)
+        for number, file in sorted(files.items())
+        if read_text(file).strip()
     ]
 
 

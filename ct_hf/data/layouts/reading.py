@@ -1,5 +1,6 @@
 """Finding the parts of a data set below its root, with errors that say what was found in place of them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,15 @@ def numbered_frames(folder: Path, first: int, count: int | None = None) -> list[
     Raises:
         SequenceError: The folder does not exist or is empty, a number is missing or there twice.
     """
-    numbered: dict[int, Path] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if file.stem.isdecimal() and file.suffix.lower() in FRAME_SUFFIXES:
-            twin = numbered.setdefault(int(file.stem), file)
-            if twin != file:
+    # Names, not paths: a split has millions of frames, and comparing paths would take minutes.
+    numbered: dict[int, str] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        stem, suffix = os.path.splitext(name)
+        if stem.isdecimal() and suffix.lower() in FRAME_SUFFIXES:
+            twin = numbered.setdefault(int(stem), name)
+            if twin != name:
                 raise SequenceError(
-                    f"{folder} holds frame {int(file.stem)} twice, {twin.name} and {file.name}. Remove the wrong one.",
+                    f"{folder} holds frame {int(stem)} twice, {twin} and {name}. Remove the wrong one.",
                     "length_mismatch",
                 )
     if not numbered:
@@ -96,10 +99,9 @@ def numbered_frames(folder: Path, first: int, count: int | None = None) -> list[
     last = max(numbered) if count is None else first + count - 1
     for number in range(first, last + 1):
         if number not in numbered:
-            present = numbered[min(numbered)], numbered[max(numbered)]
             raise SequenceError(
-                f"{folder} lacks frame {number} of {first} to {last}; found {len(numbered)} from {present[0].name} to "
-                f"{present[1].name}. Restore the frame, or remove the sequence.",
+                f"{folder} lacks frame {number} of {first} to {last}; found {len(numbered)} from "
+                f"{numbered[min(numbered)]} to {numbered[max(numbered)]}. Restore the frame, or remove the sequence.",
                 "missing_frame",
             )
     if min(numbered) < first and count is None:
@@ -107,4 +109,4 @@ def numbered_frames(folder: Path, first: int, count: int | None = None) -> list[
             f"{folder} starts with frame {min(numbered)}, expected {first}. Remove what does not belong to the sequence.",
             "length_mismatch",
         )
-    return [numbered[number] for number in range(first, last + 1)]
+    return [folder / numbered[number] for number in range(first, last + 1)]

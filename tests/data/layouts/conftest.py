@@ -1,5 +1,7 @@
+import io
 import re
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,18 @@ def frames():
     def write(folder, numbers, form="{:08d}.jpg", size=(64, 48)):
         folder.mkdir(parents=True, exist_ok=True)
         for number in numbers:
-            Image.new("L", size, number % 256).save(folder / form.format(number))
+            file = folder / form.format(number)
+            file.write_bytes(_image(size, number % 256, "PNG" if file.suffix == ".png" else "JPEG"))
         return folder
 
     return write
+
+
+@lru_cache
+def _image(size, grey, form):
+    buffer = io.BytesIO()
+    Image.new("L", size, grey).save(buffer, form)
+    return buffer.getvalue()
 
 
 @pytest.fixture
