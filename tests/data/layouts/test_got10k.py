@@ -9,7 +9,7 @@ ROWS = [(10.5, 12.25, 20, 16)] * 4
 
 @pytest.fixture
 def make_root(tmp_path, frames, write):
-    def make(split="val", rows=ROWS, absence="0\n0\n0\n1\n", cover="8\n1\n0\n0\n", numbers=(1, 2, 3, 4)):
+    def make(split="val", rows=ROWS, absence="0\n0\n0\n1\n", cover="8\n1\n0\n3\n", numbers=(1, 2, 3, 4)):
         folder = tmp_path / split
         path = frames(folder / "GOT-10k_000001", numbers)
         parts = {"groundtruth.txt": rows, "absence.label": absence, "cover.label": cover}
@@ -27,7 +27,7 @@ def test_boxes_are_as_given_and_both_flags_count(make_root, split):
     (sequence,) = read_dataset("got10k", make_root(split), split)
     assert sequence.boxes[0].tolist() == [10.5, 12.25, 20, 16]
     assert sequence.visible.tolist() == [True, True, False, False]
-    assert sequence.cover.tolist() == [8, 1, 0, 0]
+    assert sequence.cover.tolist() == [8, 1, 0, 3]
     assert sequence.size == (64, 48) and sequence.annotated
 
 
