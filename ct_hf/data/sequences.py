@@ -200,9 +200,9 @@ class FileSequence(Sequence):
 class FolderSequence(FileSequence):
     """Sequence kept as a folder of images and one text file.
 
-    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names, numbers by value), `groundtruth.txt` with one
-    row `x,y,w,h` for each frame (separated by commas, tabs or spaces; NaN where the target is absent) and, optionally,
-    `absent.txt` with one 0 or 1 for each frame. Files are read on first use.
+    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names, numbers by value),
+    `groundtruth.txt` with one row `x,y,w,h` for each frame (separated by commas, tabs or spaces; NaN where the target is
+    absent) and, optionally, `absent.txt` with one 0 or 1 for each frame. Files are read on first use.
 
     Args:
         path: The folder.

@@ -4,9 +4,10 @@
     <name>/00000001.jpg ... or <name>/color/00000001.jpg ...
           /groundtruth.txt, or groundtruth_<object>.txt for each of several targets
 
-A row is a rectangle (4 numbers), a polygon (an even number above 4), a mask (`m` and its run lengths), or NaN or a single number where
-the target is not known. Polygons and masks become the upright box around them. Coordinates are as given. VOT's own
-measures (accuracy, robustness, EAO) need its regions and restarts and are not computed here: `visible` is no figure of VOT.
+A row is a rectangle (4 numbers), a polygon (an even number above 4), a mask (`m` and its run lengths), or NaN or a single
+number where the target is not known. Polygons and masks become the upright box around them. Coordinates are as given.
+VOT's own measures (accuracy, robustness, EAO) need its regions and restarts and are not computed here: `visible` is no
+figure of VOT.
 """
 
 from pathlib import Path

@@ -49,7 +49,7 @@ def test_literals_are_those_of_evaluation():
     assert set(get_args(Layout.__annotations__["protocol"])) == set(PROTOCOLS)
 
 
-def test_unknown_layouts_and_splits(tmp_path, fails):
+def test_unknown_layouts_and_splits(tmp_path):
     with pytest.raises(ValueError, match="`layout` must be one of lasot, .*, got 'otb'"):
         read_dataset("otb", tmp_path)
     with pytest.raises(ValueError, match="`split` of lasot must be one of test, train, got 'val'"):
