@@ -76,6 +76,36 @@ def test_the_page_on_reports_runs(tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_the_page_on_data_sets_runs(tmp_path):
+    """On a drawn data set of each of its two layouts."""
+    drawing = (
+        "from pathlib import Path\n"
+        "from PIL import Image\n"
+        'for folder, form, first in (("data/OTB100/Walk/img", "{:04d}.jpg", 1), ("boats/test/ferry/frames", "{}.png", 0)):\n'
+        "    Path(folder).mkdir(parents=True)\n"
+        "    for number in range(first, first + 3):\n"
+        '        Image.new("RGB", (64, 48)).save(Path(folder) / form.format(number))\n'
+        'Path("data/OTB100/Walk/groundtruth_rect.txt").write_text("5\\t6\\t7\\t8\\n" * 3)\n'
+        'Path("boats/test/ferry/boxes.txt").write_text("5,6,7,8\\n" * 3)\n'
+        'Path("boats/test/ferry/hidden.txt").write_text("0,1,0")\n'
+    )
+    ending = '\n(ferry,) = read_dataset("boats", "boats")\nprint(ferry.name, ferry.boxes[2].tolist(), ferry.visible.tolist())\n'
+    printed = run_code(drawing + code_of(ROOT / "docs" / "datasets.md") + ending, tmp_path).splitlines()
+    assert printed[1:] == ["otb flat 1 [5. 6. 7. 8.]", "ferry [4.0, 5.0, 7.0, 8.0] [True, False, True]"]
+
+
+def test_every_layout_has_its_row():
+    from ct_hf.data import LAYOUTS
+
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| (\d) \|.*\| ([^|]*) \|$", (ROOT / "docs" / "datasets.md").read_text(), re.MULTILINE
+    )
+    assert {name for name, _, _ in rows} == set(LAYOUTS)
+    for name, origin, rules in rows:
+        assert int(origin) == LAYOUTS[name].origin
+        assert name == "coco" or rules == f"`{LAYOUTS[name].protocol}`, {LAYOUTS[name].results}"
+
+
 def test_the_lines_of_the_readme_run(tmp_path):
     """With the shipped teacher, two steps and drawn videos instead of the user's."""
     teacher = ROOT / "examples" / "assets" / "teacher"

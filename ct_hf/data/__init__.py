@@ -1,21 +1,29 @@
 """Sequences, streams of clips, training pairs and batches."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .augmentation import Augmentation
 from .collator import TrackingCollator
-from .pairs import stream_pairs
+from .layouts import LAYOUTS, Layout, read_dataset
 from .photographs import Photographs, TextureMix, rendered_textures
 from .procedural import ProceduralSequence, ProceduralWorld, procedural_sequences
-from .sampling import PairSampler
 from .sequences import CAUSES, FolderSequence, Sequence, SequenceError, read_sequences
-from .streaming import CLIP_FEATURES, stream_clips
 from .textures import ProceduralTextures, TextureSource
 
+
+if TYPE_CHECKING:
+    from .pairs import stream_pairs
+    from .sampling import PairSampler
+    from .streaming import CLIP_FEATURES, stream_clips
 
 __all__ = [
     "CAUSES",
     "CLIP_FEATURES",
+    "LAYOUTS",
     "Augmentation",
     "FolderSequence",
+    "Layout",
     "PairSampler",
     "Photographs",
     "ProceduralSequence",
@@ -27,8 +35,18 @@ __all__ = [
     "TextureSource",
     "TrackingCollator",
     "procedural_sequences",
+    "read_dataset",
     "read_sequences",
     "rendered_textures",
     "stream_clips",
     "stream_pairs",
 ]
+
+_LATE = {"CLIP_FEATURES": "streaming", "PairSampler": "sampling", "stream_clips": "streaming", "stream_pairs": "pairs"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs the `datasets` library when it is asked for: reading and judging sequences does not."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATE[name]}", __name__), name)

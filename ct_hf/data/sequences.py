@@ -51,11 +51,20 @@ class Sequence(ABC):
         name: Unique within a collection.
         boxes: `(num_frames, 4)` float32 xywh in pixels of the frame, 0-based. NaN where nothing is annotated.
         visible: `(num_frames,)` bool, whether the target can be seen.
+        size: Width and height of the frames in pixels.
+        cover: `(num_frames,)` int8, visible eighths of the target from 0 to 8, where a data set says so, else `None`.
+        language: Sentence that describes the target, or `None`.
+        annotated: Whether ground truth goes beyond the first frame. Without, it is withheld by a server that scores: all
+            other boxes are NaN and not visible, and results can be written but not scored.
     """
 
     name: str
     boxes: np.ndarray
     visible: np.ndarray
+    size: tuple[int, int]
+    cover: np.ndarray | None = None
+    language: str | None = None
+    annotated: bool = True
 
     @abstractmethod
     def __len__(self) -> int:
@@ -119,12 +128,81 @@ def check_box(box: np.ndarray, size: tuple[int, int], where: str) -> None:
     )
 
 
-class FolderSequence(Sequence):
+class FileSequence(Sequence):
+    """Sequence whose frames are image files.
+
+    Attributes:
+        files: Paths of the frames, in order.
+    """
+
+    files: list[Path]
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """File and row of the annotation of one frame, for errors."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first frame in pixels, read from the head of its file."""
+        try:
+            with Image.open(self.files[0]) as image:
+                return image.size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            # Decoding says in the usual words what is wrong with the file.
+            return decode_frame(self.frame_bytes(0), str(self.files[0])).size
+
+    def frame(self, index: int) -> Image.Image:
+        """RGB image of one frame.
+
+        Raises:
+            SequenceError: The file is missing or corrupt, or is not of the size of the first frame.
+        """
+        file = self.files[index]
+        image = decode_frame(self.frame_bytes(index), str(file))
+        if image.size != self.size:
+            raise SequenceError(
+                f"{file} is of {image.size[0]}x{image.size[1]} pixels but the first frame of its sequence of "
+                f"{self.size[0]}x{self.size[1]}. Export all frames of a sequence at one size.",
+                "frame_size",
+            )
+        return image
+
+    def frame_bytes(self, index: int) -> bytes:
+        """Image file of one frame, unchanged.
+
+        Raises:
+            SequenceError: The file cannot be read.
+        """
+        file = self.files[index]
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise SequenceError(f"{file} cannot be read ({error}). Restore the file.", "missing_frame") from error
+
+    def without_area(self) -> np.ndarray:
+        """Reads the annotation, and returns the frames whose target is visible but has no box of positive size."""
+        # The flags need the boxes, and these need the frames: all three are read and compared.
+        broken = self.visible & ~(np.isfinite(self.boxes).all(axis=1) & (self.boxes[:, 2:] > 0).all(axis=1))
+        return np.flatnonzero(broken)
+
+    def bad_box(self, index: int) -> SequenceError:
+        """Error that names the box of a frame."""
+        return SequenceError(
+            f"{self.where(index)}: got {self.boxes[index].tolist()}, expected four finite numbers with positive width and "
+            "height, or four NaN where the target is absent.",
+            "bad_box",
+        )
+
+
+class FolderSequence(FileSequence):
     """Sequence kept as a folder of images and one text file.
 
-    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names, numbers by value), `groundtruth.txt` with one
-    row `x,y,w,h` for each frame (separated by commas, tabs or spaces; NaN where the target is absent) and, optionally,
-    `absent.txt` with one 0 or 1 for each frame. Files are read on first use.
+    The folder holds the frames (`*.jpg`, `*.jpeg` or `*.png`, in the order of their names, numbers by value),
+    `groundtruth.txt` with one row `x,y,w,h` for each frame (separated by commas, tabs or spaces; NaN where the target is
+    absent) and, optionally, `absent.txt` with one 0 or 1 for each frame. Files are read on first use.
 
     Args:
         path: The folder.
@@ -139,32 +217,19 @@ class FolderSequence(Sequence):
         if not self.path.is_dir():
             raise SequenceError(f"`path`={str(self.path)!r} is not a folder. Give a folder with frames.", "empty")
 
-    def __len__(self) -> int:
-        return len(self.files)
-
     def __repr__(self) -> str:
         return f"FolderSequence({str(self.path)!r})"
 
     @cached_property
     def files(self) -> list[Path]:
         """Paths of the frames, in order."""
-        files = sorted(filter(_is_frame, self.path.iterdir()), key=_natural_order)
-        if not files:
-            raise SequenceError(
-                f"{self.path} holds no frames. Expected files that end in {', '.join(FRAME_SUFFIXES)}.", "empty"
-            )
-        return files
+        return sorted_frames(self.path)
 
     @cached_property
     def boxes(self) -> np.ndarray:
         """`(num_frames, 4)` float32 xywh in pixels of the frame."""
-        boxes = _read_boxes(self.path / GROUND_TRUTH)
-        if len(boxes) != len(self.files):
-            raise SequenceError(
-                f"{self.path} has {len(self.files)} frames but {GROUND_TRUTH} has {len(boxes)} rows. Remove the extra "
-                "ones or add those that are missing, so that there is one row for each frame.",
-                "length_mismatch",
-            )
+        boxes = read_rows(self.path / GROUND_TRUTH)
+        check_length(len(boxes), len(self.files), self.path / GROUND_TRUTH)
         return boxes
 
     @cached_property
@@ -173,19 +238,12 @@ class FolderSequence(Sequence):
         visible = ~np.isnan(self.boxes).any(axis=1)
         file = self.path / "absent.txt"
         if file.exists():
-            flags = _read_text(file).replace(",", " ").split()
-            if len(flags) != len(visible) or not set(flags) <= {"0", "1"}:
-                raise SequenceError(
-                    f"{file} has {len(flags)} entries for {len(visible)} frames. Expected one 0 or 1 for each frame.",
-                    "length_mismatch",
-                )
-            visible &= np.array(flags) == "0"
+            visible &= read_flags(file, len(visible)) == 0
         return visible
 
-    @cached_property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the first frame in pixels."""
-        return decode_frame(self.frame_bytes(0), str(self.files[0])).size
+    def where(self, index: int) -> str:
+        """Row of the ground truth."""
+        return f"{self.path / GROUND_TRUTH}, row {index + 1}"
 
     def frame(self, index: int) -> Image.Image:
         """RGB image of one frame, checked together with its box.
@@ -194,29 +252,10 @@ class FolderSequence(Sequence):
             SequenceError: The file is missing or corrupt, is not of the size of the first frame, or the target is
                 visible and its box has no area in the frame.
         """
-        file = self.files[index]
-        image = decode_frame(self.frame_bytes(index), str(file))
-        if image.size != self.size:
-            raise SequenceError(
-                f"{file} is of {image.size[0]}x{image.size[1]} pixels but the first frame of its sequence of "
-                f"{self.size[0]}x{self.size[1]}. Export all frames of a sequence at one size.",
-                "frame_size",
-            )
+        image = super().frame(index)
         if self.visible[index]:
-            check_box(self.boxes[index], image.size, f"{self.path / GROUND_TRUTH}, row {index + 1}")
+            check_box(self.boxes[index], image.size, self.where(index))
         return image
-
-    def frame_bytes(self, index: int) -> bytes:
-        """Image file of one frame, unchanged.
-
-        Raises:
-            SequenceError: The file cannot be read.
-        """
-        file = self.files[index]
-        try:
-            return file.read_bytes()
-        except OSError as error:
-            raise SequenceError(f"{file} cannot be read ({error}). Restore the file.", "missing_frame") from error
 
 
 def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequence]:
@@ -248,15 +287,8 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
         )
     if check:
         for sequence in sequences:
-            # The flags need the boxes, and these need the frames: all three are read and compared.
-            for row in np.flatnonzero(sequence.visible):
-                box = sequence.boxes[row]
-                if not np.isfinite(box).all() or (box[2:] <= 0).any():
-                    raise SequenceError(
-                        f"{sequence.path / GROUND_TRUTH}, row {row + 1}: got {box.tolist()}, expected four finite numbers "
-                        "with positive width and height, or four NaN where the target is absent.",
-                        "bad_box",
-                    )
+            for row in sequence.without_area():
+                raise sequence.bad_box(int(row))
     return sequences
 
 
@@ -270,25 +302,63 @@ def _is_frame(file: Path) -> bool:
     return file.suffix.lower() in FRAME_SUFFIXES and not file.name.startswith(".")
 
 
+def sorted_frames(folder: Path) -> list[Path]:
+    """Image files of a folder in the order of their names, by which `2.jpg` comes before `10.jpg`.
+
+    Raises:
+        SequenceError: There is no such folder, or no image in it.
+    """
+    files = sorted(filter(_is_frame, folder.iterdir()), key=_natural_order) if folder.is_dir() else []
+    if not files:
+        found = "holds no frames" if folder.is_dir() else "is not a folder"
+        raise SequenceError(f"{folder} {found}. Expected files that end in {', '.join(FRAME_SUFFIXES)}.", "empty")
+    return files
+
+
 def _natural_order(file: Path) -> list[tuple[int, str]]:
-    """Sort key by which `2.jpg` comes before `10.jpg`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
-def _read_text(file: Path) -> str:
+def check_length(rows: int, frames: int, file: Path) -> None:
+    """Refuses an annotation file whose number of rows is not that of the frames."""
+    if rows != frames:
+        raise SequenceError(
+            f"{file.parent} has {frames} frames but {file.name} has {rows} rows. Remove the extra ones or add those that "
+            "are missing, so that there is one row for each frame.",
+            "length_mismatch",
+        )
+
+
+def read_text(file: Path) -> str:
+    """Text of an annotation file.
+
+    Raises:
+        SequenceError: It does not exist or is no text.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise SequenceError(
-            f"{file} does not exist. Add it with one row x,y,w,h for each frame.", "missing_ground_truth"
+            f"{file} does not exist. Restore it; it belongs to the annotation.", "missing_ground_truth"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SequenceError(f"{file} cannot be read as text ({error}).", "missing_ground_truth") from error
 
 
-def _read_boxes(file: Path) -> np.ndarray:
+def read_rows(file: Path) -> np.ndarray:
+    """Boxes of a text file, as they stand there.
+
+    Args:
+        file: Text, a row of four numbers a frame, between commas, tabs or spaces; four NaN where nothing is annotated.
+
+    Returns:
+        `(num_rows, 4)` float32.
+
+    Raises:
+        SequenceError: There is no such file, or a row is something else.
+    """
     rows = []
-    for number, line in enumerate(_read_text(file).rstrip().splitlines(), start=1):
+    for number, line in enumerate(read_text(file).rstrip().splitlines(), start=1):
         try:
             row = [float(value) for value in line.replace(",", " ").split()]
         except ValueError:
@@ -299,3 +369,27 @@ def _read_boxes(file: Path) -> np.ndarray:
             )
         rows.append(row)
     return np.array(rows, dtype=np.float32).reshape(-1, 4)
+
+
+def read_flags(file: Path, count: int, most: int = 1) -> np.ndarray:
+    """Flags of a text file, all on one line or one a line.
+
+    Args:
+        file: Text, whole numbers between commas, blanks or line ends.
+        count: Number of flags to expect.
+        most: Largest value of a flag; the smallest is 0.
+
+    Returns:
+        `(count,)` int8.
+
+    Raises:
+        SequenceError: There is no such file, or it holds something else.
+    """
+    flags = read_text(file).replace(",", " ").split()
+    if len(flags) != count or not set(flags) <= set(map(str, range(most + 1))):
+        numbers = "0 or 1" if most == 1 else f"number from 0 to {most}"
+        raise SequenceError(
+            f"{file} has {len(flags)} entries for {count} frames. Expected one {numbers} for each frame.",
+            "length_mismatch",
+        )
+    return np.array(flags, dtype=np.int8)

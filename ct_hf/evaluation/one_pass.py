@@ -97,6 +97,16 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
             )
 
 
+def check_annotated(sequences: list[Sequence]) -> None:
+    """Refuse what can be tracked but not scored."""
+    for sequence in sequences:
+        if not sequence.annotated:
+            raise ValueError(
+                f"Sequence {sequence.name} has ground truth in frame 0 only: a server holds the rest, so there is nothing to "
+                "score here. Evaluate another split, or write results for the server with `DatasetEvaluation`."
+            )
+
+
 def protocol_arguments(sequences: list[Sequence], protocol: Protocol) -> dict[str, Any]:
     """What [`score_sequences`] has to know of some sequences, beside the predictions."""
     visible = [sequence.visible for sequence in sequences]
@@ -104,8 +114,8 @@ def protocol_arguments(sequences: list[Sequence], protocol: Protocol) -> dict[st
         "ground_truths": [sequence.boxes for sequence in sequences],
         "protocol": protocol,
         "visible": visible,
-        "cover": visible,
-        "image_sizes": [sequence.frame(0).size for sequence in sequences] if protocol == "got10k" else None,
+        "cover": [sequence.visible if sequence.cover is None else sequence.cover for sequence in sequences],
+        "image_sizes": [sequence.size for sequence in sequences] if protocol == "got10k" else None,
     }
 
 
@@ -171,7 +181,7 @@ def evaluate_trackers(
         sequences (iterable of [`~data.sequences.Sequence`]): annotated sequences with distinct names, visible in frame 0.
         protocol (`str`, *optional*, defaults to `"visible"`): whose rules. The default suits folders and procedural
             sequences: OSTrack's figures, on the frames that show the target. `"got10k"` takes the visible frames for those
-            with a cover above 0.
+            with a cover above 0 where sequences have no `cover`.
         batch_size (`int`, *optional*, defaults to 1): sequences that are tracked in lock-step, with one forward pass a step
             for all of them. Boxes are the same but for rounding.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
@@ -186,6 +196,7 @@ def evaluate_trackers(
     """
     sequences = list(sequences)
     check_evaluation(trackers, sequences, protocol)
+    check_annotated(sequences)
     predictions: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
     seconds: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
     for run in run_trackers(trackers, dict.fromkeys(trackers, sequences), batch_size=batch_size, progress=progress):

@@ -133,7 +133,7 @@ def of_one_size(frames: Iterable[Frame], name: str) -> Iterator[Frame]:
 
 
 def _open_folder(path: Path) -> Video:
-    from ..data.sequences import FolderSequence, decode_frame  # loads datasets
+    from ..data.sequences import FolderSequence, decode_frame
 
     files = FolderSequence(path).files
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ct_hf.data import Sequence
 from ct_hf.models import Track
 
 
-class SquareSequence:
+class SquareSequence(Sequence):
     """A target that moves 3 pixels a frame to the right over a grey background."""
 
     def __init__(self, name="square", num_frames=6, size=(96, 64), visible=None):
@@ -23,6 +24,9 @@ class SquareSequence:
 
     def frame(self, index):
         return Image.new("RGB", self.size, (90, 90, 90))
+
+    def frame_bytes(self, index):
+        raise NotImplementedError
 
 
 class ReplayTracker(torch.nn.Module):

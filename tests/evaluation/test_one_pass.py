@@ -75,6 +75,22 @@ def test_another_protocol(make_sequence, make_tracker):
     assert judge("trackingnet").score.keys() == {"success", "precision", "norm_precision"}
 
 
+def test_cover_of_the_data_set_goes_before_visibility(make_sequence, make_tracker):
+    sequence = make_sequence(num_frames=3)
+    sequence.cover = np.array([8, 0, 8])
+    result = evaluate_trackers({"static": make_tracker()}, [sequence], protocol="got10k", progress=False)
+    assert result.trackers[0].score["ao"] == pytest.approx(100 * 10 / 22), "frame 2 only"
+
+
+def test_withheld_ground_truth_is_not_scored(make_sequence, make_tracker):
+    """One box is a hit in frame 0, and with `visible` that would be all there is: a score of 95."""
+    sequence, tracker = make_sequence("test_000001", visible=[True] + 5 * [False]), make_tracker()
+    sequence.annotated = False
+    with pytest.raises(ValueError, match="test_000001 has ground truth in frame 0 only"):
+        evaluate_trackers({"static": tracker}, [sequence], progress=False)
+    assert tracker.starts == []
+
+
 def test_unknown_protocol_is_found_before_anything_is_tracked(make_sequence, make_tracker):
     tracker = make_tracker()
     with pytest.raises(ValueError, match="`protocol` must be one of .*, got 'vot'"):

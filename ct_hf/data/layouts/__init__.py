@@ -1,0 +1,108 @@
+"""Tracking data sets in their own layouts, each a small file; `docs/datasets.md` says how to add one."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ..sequences import FolderSequence, Sequence, SequenceError, read_sequences
+from .coco import COCO
+from .got10k import GOT10K
+from .imagenet_vid import IMAGENET_VID
+from .lasot import LASOT, LASOT_EXT
+from .layout import Layout, LayoutSequence, Record, withheld
+from .nfs import NFS
+from .otb100 import OTB100
+from .tnl2k import TNL2K
+from .trackingnet import TRACKINGNET
+from .uav123 import UAV123
+from .vot import VOT
+
+
+logger = logging.getLogger(__name__)
+
+
+def _read_folder(root: Path, split: None) -> list[FolderSequence]:
+    return read_sequences(root, check=False)
+
+
+FOLDER = Layout("folder", _read_folder, protocol="visible")
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        LASOT,
+        LASOT_EXT,
+        GOT10K,
+        TRACKINGNET,
+        TNL2K,
+        COCO,
+        IMAGENET_VID,
+        UAV123,
+        OTB100,
+        NFS,
+        VOT,
+        FOLDER,
+    )
+}
+"""Layouts by the names that users type."""
+
+
+def read_dataset(layout: str, root: str | Path, split: str | None = None, *, check: bool = True) -> list[Sequence]:
+    """Lists the sequences of a data set in its own layout.
+
+    Args:
+        layout: One of [`LAYOUTS`].
+        root: Folder of the data set.
+        split: One of the layout's splits; by default the first of them.
+        check: Whether to read every annotation now, so that a broken one is reported at once (evaluation). Without,
+            a stream of clips leaves broken sequences out and counts them. Published ground truth holds a few boxes without
+            area on visible frames, which toolkits count in their own ways: behind the first frame they are kept and logged
+            in all layouts but `folder`.
+
+    Returns:
+        The sequences, in the order of the official list or of their names.
+
+    Raises:
+        ValueError: `layout` or `split` is not one of those there are.
+        SequenceError: `root` is not a folder of that layout, or holds no sequence of the split, or, with `check`, an
+            annotation is broken or a frame is missing.
+
+    Example:
+        >>> sequences = read_dataset("lasot", "data/LaSOT", "test")
+        >>> LAYOUTS["lasot"].protocol, LAYOUTS["lasot"].origin
+        ('lasot', 1)
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
+    chosen = LAYOUTS[layout]
+    if split is None:
+        split = chosen.splits[0] if chosen.splits else None
+    elif split not in chosen.splits:
+        known = f"one of {', '.join(chosen.splits)}" if chosen.splits else "None, as the layout has no splits"
+        raise ValueError(f"`split` of {layout} must be {known}, got {split!r}.")
+    root = Path(root)
+    if not root.is_dir():
+        raise SequenceError(f"`root`={str(root)!r} is not a folder. Give the folder of the data set.", "empty")
+    sequences = chosen.read(root, split)
+    if not sequences:
+        raise SequenceError(f"`root`={str(root)!r} holds no sequence of {layout}, split {split}.", "empty")
+    if check:
+        _check(sequences)
+    return sequences
+
+
+def _check(sequences: list[Sequence]) -> None:
+    kept = []
+    for sequence in sequences:
+        for row in map(int, sequence.without_area()):
+            if isinstance(sequence, FolderSequence) or row == 0 or not np.isfinite(sequence.boxes[row]).all():
+                raise sequence.bad_box(row)
+            kept.append(sequence.where(row))
+    if kept:
+        logger.warning(
+            "%d boxes of visible targets have no area and are kept as published, the first in %s.", len(kept), kept[0]
+        )
+
+
+__all__ = ["LAYOUTS", "Layout", "LayoutSequence", "Record", "read_dataset", "withheld"]

@@ -1,0 +1,135 @@
+"""What every layout shares: how it is described, and sequences whose annotation is read when it is asked for."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..sequences import FileSequence, Sequence, check_length
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set's own arrangement of files, and what it means for evaluation.
+
+    Args:
+        name: What users call it.
+        read: Lists the sequences of a folder and a split. It reads no more than the list needs.
+        protocol: Whose rules score it, one of [`~evaluation.PROTOCOLS`].
+        results: Result files that its toolkit or server takes, see [`~evaluation.result_files.ResultFiles`].
+        origin: Coordinate of the first pixel in the data set's own files. Boxes of a [`Sequence`] always count from 0.
+        splits: Names of its splits, the one that is read by default first; none if it has no splits.
+    """
+
+    name: str
+    read: Callable[[Path, str | None], list[Sequence]]
+    protocol: Literal["otb", "lasot", "uav", "got10k", "trackingnet", "visible"]
+    results: Literal["flat", "got10k"] = "flat"
+    origin: Literal[0, 1] = 0
+    splits: tuple[str, ...] = ()
+
+    def to_own(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes in the coordinates of the data set's files: what result files for its toolkit must hold.
+
+        Official toolkits compare predictions with the ground truth as it stands, so that boxes that count from 0 would be
+        one pixel off beside ground truth that counts from 1. Our own scores do not change: overlaps and distances are the
+        same when both sides are shifted, and of the protocols only `got10k` looks at the image's borders, where
+        boxes count from 0.
+
+        Args:
+            boxes: `(num_frames, 4)` xywh in pixels, from 0.
+
+        Returns:
+            `(num_frames, 4)` float64.
+        """
+        return np.asarray(boxes, dtype=np.float64) + [self.origin, self.origin, 0, 0]
+
+    def from_own(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes that count from 0, from those of the data set's files or of result files in its coordinates."""
+        return np.asarray(boxes, dtype=np.float64) - [self.origin, self.origin, 0, 0]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Frames and annotation of one sequence; the fields are those of [`Sequence`], of one length."""
+
+    files: list[Path]
+    boxes: np.ndarray
+    visible: np.ndarray
+    cover: np.ndarray | None = None
+    annotated: bool = True
+
+
+class LayoutSequence(FileSequence):
+    """Sequence in a data set's own layout: a subclass says how to read it.
+
+    Args:
+        name: Unique within the data set, as its result files are called.
+        source: The file with the boxes.
+    """
+
+    def __init__(self, name: str, source: Path):
+        self.name, self.source = name, source
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    @abstractmethod
+    def read(self) -> Record:
+        """Lists the frames and reads the annotation, in coordinates that count from 0.
+
+        Raises:
+            SequenceError: Something is missing or broken.
+        """
+
+    def where(self, index: int) -> str:
+        """Row of the file with the boxes."""
+        return f"{self.source}, row {index + 1}"
+
+    @property
+    def files(self) -> list[Path]:
+        """Paths of the frames, in order."""
+        return _record(self).files
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """`(num_frames, 4)` float32 xywh in pixels of the frame."""
+        return _record(self).boxes
+
+    @property
+    def visible(self) -> np.ndarray:
+        """`(num_frames,)` bool."""
+        return _record(self).visible
+
+    @property
+    def cover(self) -> np.ndarray | None:
+        """`(num_frames,)` int8, or `None`."""
+        return _record(self).cover
+
+    @property
+    def annotated(self) -> bool:
+        """Whether ground truth goes beyond the first frame."""
+        return _record(self).annotated
+
+
+@lru_cache(maxsize=256)
+def _record(sequence: LayoutSequence) -> Record:
+    """Kept for the sequences used last only: the paths of all frames of TrackingNet would fill gigabytes."""
+    record = sequence.read()
+    check_length(len(record.boxes), len(record.files), sequence.source)
+    return record
+
+
+def withheld(files: list[Path], boxes: np.ndarray) -> Record:
+    """Record of a test sequence of which only the first box is published.
+
+    Args:
+        files: Paths of all frames.
+        boxes: `(1, 4)` xywh in pixels.
+    """
+    unknown = np.full((len(files) - 1, 4), np.nan, dtype=np.float32)
+    return Record(files, np.concatenate([boxes, unknown]), np.arange(len(files)) == 0, annotated=False)

@@ -1,0 +1,112 @@
+"""Finding the parts of a data set below its root, with errors that say what was found in place of them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..sequences import FRAME_SUFFIXES, SequenceError, read_text
+
+
+_FROM_ONE = np.array([1, 1, 0, 0], dtype=np.float32)
+
+
+def from_one(boxes: np.ndarray) -> np.ndarray:
+    """Boxes that count from 0, from boxes whose first pixel is 1."""
+    return boxes - _FROM_ONE
+
+
+def check_root(root: Path, part: str, tree: str) -> None:
+    """Refuses a root that is not that of the layout.
+
+    Args:
+        root: What the user gave.
+        part: Pattern of a path below the root without which nothing can be read.
+        tree: The layout in words, for the error.
+
+    Raises:
+        SequenceError: There is nothing of that pattern. If the folder above or one below has it, the text says so.
+    """
+    if any(root.glob(part)):
+        return
+    found = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    near = [path for path in (root.resolve().parent, *(root / name for name in found)) if any(path.glob(part))]
+    hint = f"Did you mean {str(near[0])!r}?" if near else "Give the folder that holds it, with archives unpacked."
+    raise SequenceError(
+        f"`root`={str(root)!r} holds no {part}, expected {tree}. Found {', '.join(found[:5]) or 'nothing'}{more}. {hint}",
+        "empty",
+    )
+
+
+def folders(root: Path) -> list[Path]:
+    """Folders in a folder, by name."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def text_files(folder: Path, pattern: str = "*.txt") -> list[Path]:
+    """Text files in a folder, by name."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def read_names(file: Path) -> list[str]:
+    """Names of a list, one a line.
+
+    Raises:
+        SequenceError: There is no such file, or nothing in it.
+    """
+    names = read_text(file).split()
+    if not names:
+        raise SequenceError(f"{file} is empty, expected a name a line. Restore the official list.", "empty")
+    return names
+
+
+def read_sentence(file: Path) -> str | None:
+    """First line of a text file, or `None` if there is no such file or nothing in it."""
+    lines = read_text(file).strip().splitlines() if file.is_file() else []
+    return lines[0].strip() if lines else None
+
+
+def numbered_frames(folder: Path, first: int, count: int | None = None) -> list[Path]:
+    """Frames that are named by their number, padded with zeros or not.
+
+    A frame missing in the middle is an error: all boxes behind it would belong to other frames.
+
+    Args:
+        folder: The folder; files that are not images named by a number are passed over.
+        first: Number of the first frame.
+        count: Number of frames, which may be fewer than there are; by default all from the first on.
+
+    Raises:
+        SequenceError: The folder does not exist or is empty, a number is missing or there twice.
+    """
+    # Names, not paths: a split has millions of frames, and comparing paths would take minutes.
+    numbered: dict[int, str] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        stem, suffix = os.path.splitext(name)
+        if stem.isdecimal() and suffix.lower() in FRAME_SUFFIXES:
+            twin = numbered.setdefault(int(stem), name)
+            if twin != name:
+                raise SequenceError(
+                    f"{folder} holds frame {int(stem)} twice, {twin} and {name}. Remove the wrong one.",
+                    "length_mismatch",
+                )
+    if not numbered:
+        found = "holds no frames" if folder.is_dir() else "is not a folder"
+        raise SequenceError(
+            f"{folder} {found}, expected images named by their number. Unpack the frames there.", "empty"
+        )
+    last = max(numbered) if count is None else first + count - 1
+    for number in range(first, last + 1):
+        if number not in numbered:
+            raise SequenceError(
+                f"{folder} lacks frame {number} of {first} to {last}; found {len(numbered)} from "
+                f"{numbered[min(numbered)]} to {numbered[max(numbered)]}. Restore the frame, or remove the sequence.",
+                "missing_frame",
+            )
+    if min(numbered) < first and count is None:
+        raise SequenceError(
+            f"{folder} starts with frame {min(numbered)}, expected {first}. Remove what does not belong to the sequence.",
+            "length_mismatch",
+        )
+    return [folder / numbered[number] for number in range(first, last + 1)]
