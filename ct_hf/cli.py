@@ -44,24 +44,28 @@ def convert(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Track annotated sequences with one or several trackers and print their figures."""
-    from .data.sequences import read_sequences
+    from .data import LAYOUTS, read_dataset
     from .evaluation import DatasetEvaluation, comparison_table, evaluate_trackers
 
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.touch()  # a file that cannot be written is found before the work is done
-    sequences = read_sequences(args.sequences)
+    layout, root = args.dataset or ("folder", args.sequences)
+    sequences = read_dataset(layout, root, args.split)
     names = _names(args.tracker)
     trackers = {name: _load(path, args.device, args.dtype) for path, name in zip(args.tracker, names, strict=True)}
     if args.out:
-        evaluation = DatasetEvaluation(args.out, protocol=args.protocol, batch_size=args.batch_size)
+        evaluation = DatasetEvaluation(args.out, layout, args.split, args.protocol, args.batch_size)
         result = evaluation.run(trackers, sequences)
-        if result is None:  # another process judges
+        if result is None:  # another process, or a server, judges
+            if not all(sequence.annotated for sequence in sequences):
+                print(f"saved to {args.out}, with a .zip for the server that holds the ground truth", file=sys.stderr)
             return
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`--out` is needed with several processes, which share their results through files.")
     else:
-        result = evaluate_trackers(trackers, sequences, protocol=args.protocol, batch_size=args.batch_size)
+        protocol = args.protocol or LAYOUTS[layout].protocol
+        result = evaluate_trackers(trackers, sequences, protocol=protocol, batch_size=args.batch_size)
     result = result.to_dict()
     print(comparison_table([{**row, "layers": len(trackers[row["name"]].layers)} for row in result["trackers"]]))
     print(f"FPS: {args.device}, {_conditions(trackers, args.batch_size)}")
@@ -214,14 +218,20 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--tracker", required=True, nargs="+", help="folders or Hub repositories; the first is compared to"
     )
-    command.add_argument("--sequences", required=True, type=Path, help="folder of <sequence>/*.jpg + groundtruth.txt")
+    data = command.add_mutually_exclusive_group(required=True)
+    data.add_argument("--sequences", type=Path, help="folder of <sequence>/*.jpg + groundtruth.txt")
+    data.add_argument(
+        "--dataset",
+        nargs=2,
+        metavar=("LAYOUT", "ROOT"),
+        help="data set in its own layout: lasot, lasot_ext, got10k, trackingnet, tnl2k, uav123, otb100, nfs, vot, ...",
+    )
+    command.add_argument("--split", help="split of the data set (default: the layout's first, such as test)")
     command.add_argument(
         "--out", type=Path, help="folder for boxes, figures and curves; what is in it is not tracked again"
     )
     command.add_argument("--json", type=Path, help="file to write the figures to")
-    command.add_argument(
-        "--protocol", default="visible", help="whose rules (default: visible, for folders of sequences)"
-    )
+    command.add_argument("--protocol", help="whose rules (default: the data set's own; visible for a folder)")
     command.add_argument(
         "--batch-size",
         default=8,

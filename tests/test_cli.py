@@ -91,6 +91,25 @@ def test_evaluate_keeps_boxes_and_goes_on_from_them(trackers, sequences, tmp_pat
     assert boxes.read_text() == "0,0,1,1\n" * 4
 
 
+def test_evaluate_reads_data_sets_and_reports(trackers, sequences, tmp_path, capsys):
+    """GOT-10k's layout, from its files to a page."""
+    root = tmp_path / "GOT-10k" / "val"
+    shutil.copytree(sequences, root)
+    (root / "list.txt").write_text("square0\nsquare1\n")
+    for name in ("square0", "square1"):
+        for flags, value in (("absence", 0), ("cover", 8), ("cut_by_image", 0)):
+            (root / name / f"{flags}.label").write_text(f"{value}\n" * 4)
+    arguments = ["evaluate", "--tracker", str(trackers / "first"), str(trackers / "second"), "--split", "val"]
+    arguments += ["--dataset", "got10k", str(root.parent), "--out", str(tmp_path / "results")]
+    assert main(arguments) == 0
+    content = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert (content["dataset"], content["protocol"]) == ("got10k val", "got10k")
+    assert set(content["trackers"][0]["score"]) == {"ao", "sr50", "sr75"}
+    assert (tmp_path / "results" / "first" / "square0" / "square0_001.txt").is_file()
+    assert main(["report", str(tmp_path / "results"), "--out", str(tmp_path / "report.html")]) == 0
+    assert "got10k val" in (tmp_path / "report.html").read_text()
+
+
 def test_evaluate_of_several_processes_needs_a_folder(trackers, sequences, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["evaluate", "--tracker", str(trackers / "first"), "--sequences", str(sequences)]) == 1

@@ -1,11 +1,9 @@
 """The pages' code runs as it stands."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -55,23 +53,25 @@ def test_the_page_on_tracking_runs(tmp_path):
     assert printed.splitlines()[-1] == "(4,) False 2"
 
 
-def test_the_page_on_reports_runs(tmp_path):
-    from ct_hf.evaluation.results import Curve, Results, SequenceLength, Speed, TrackerScores
-
-    tracker = TrackerScores(
-        name="drawn",
-        layers=2,
-        parameters=1000,
-        score={"auc": 50.0},
-        per_sequence={"a": {"auc": 50.0}},
-        curves={"success": Curve([0.0, 1.0], [100.0, 0.0])},
-        speed=Speed(10.0, "cpu", "float32", 1, 1, 0, "of update"),
+def test_the_page_on_evaluation_runs(tmp_path):
+    """From drawn videos to plots."""
+    drawing = (
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from ct_hf import OSTrackConfig, OSTrackModel\n"
+        "from ct_hf.data import procedural_sequences\n"
+        "sizes = dict(template_size=32, search_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)\n"
+        "teacher, student = (OSTrackModel(OSTrackConfig(**sizes, head_channels=16)).eval() for _ in range(2))\n"
+        "for sequence in procedural_sequences(0, 2, length=3, size=(96, 72)):\n"
+        '    folder = Path("videos/val") / sequence.name\n'
+        "    folder.mkdir(parents=True)\n"
+        '    rows = [",".join(map(str, box)) for box in sequence.boxes.tolist()]\n'
+        '    (folder / "groundtruth.txt").write_text("\\n".join(rows))\n'
+        "    for number in range(3):\n"
+        '        sequence.frame(number).save(folder / f"{number}.jpg")\n'
     )
-    folder = tmp_path / "results" / "lasot"
-    folder.mkdir(parents=True)
-    results = Results("LaSOT", "lasot", [SequenceLength("a", 10)], [tracker])
-    (folder / "results.json").write_text(json.dumps(asdict(results)))
-    run_code(code_of(ROOT / "docs" / "report.md"), tmp_path)
+    code = code_of(ROOT / "docs" / "evaluate.md").replace("results/lasot", "results/mine")
+    run_code(drawing + code, tmp_path)
     for name in ("success.svg", "sequences.png", "speed-0.svg"):
         assert (tmp_path / name).stat().st_size > 1000
 

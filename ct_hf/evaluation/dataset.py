@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+from ..data.layouts import LAYOUTS
 from .curves import score_curves
 from .difference import draw_difference, most_different
 from .lock_step import run_trackers
@@ -55,22 +56,28 @@ class DatasetEvaluation:
     Sequences whose boxes are there are not tracked again. Under `torchrun` or `accelerate launch` each process tracks its
     share, and the main process judges.
 
+    Where ground truth is withheld, nothing is scored: `RESULTS/<tracker>.zip` is for the server that holds it.
+
     Args:
         folder (`str` or `Path`): where results are kept.
-        dataset (`str`, *optional*, defaults to `"folder"`): what the data set is called in the report.
-        protocol (`str`, *optional*, defaults to `"visible"`): whose rules, see [`score_sequences`].
-        layout (`str`, *optional*, defaults to `"flat"`): layout of the result files.
+        layout (`str`, *optional*, defaults to `"folder"`): one of [`~data.LAYOUTS`], which says whose rules count, and which
+            files and coordinates toolkits and servers of the data set take.
+        split (`str`, *optional*): split of the data set, for the report.
+        protocol (`str`, *optional*): other rules than the layout's own, see [`score_sequences`].
         batch_size (`int`, *optional*, defaults to 8): sequences in lock-step, in each process.
     """
 
     folder: Path
-    dataset: str = "folder"
-    protocol: Protocol = "visible"
-    layout: Literal["flat", "got10k"] = "flat"
+    layout: str = "folder"
+    split: str | None = None
+    protocol: Protocol | None = None
     batch_size: int = 8
 
     def __post_init__(self):
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {self.layout!r}.")
         object.__setattr__(self, "folder", Path(self.folder))
+        object.__setattr__(self, "protocol", self.protocol or LAYOUTS[self.layout].protocol)
 
     def run(
         self, trackers: Mapping[str, PreTrainedTracker], sequences: Iterable[Sequence], *, progress: bool = True
@@ -84,7 +91,8 @@ class DatasetEvaluation:
             progress (`bool`, *optional*, defaults to `True`): whether the main process shows a progress bar.
 
         Returns:
-            [`EvaluationResult`], from boxes as they are in the files; `None` in processes other than the main one.
+            [`EvaluationResult`], from boxes as they are in the files; `None` in processes other than the main one, and where
+            ground truth is withheld.
 
         Raises:
             ValueError: what [`evaluate_trackers`] refuses; two trackers share a folder; the folder of a tracker holds boxes of
@@ -108,9 +116,15 @@ class DatasetEvaluation:
             }
             progress = progress and state.is_main_process
             for run in run_trackers(trackers, share, batch_size=self.batch_size, progress=progress):
-                files[run.tracker].write(run.sequence, run.boxes, run.seconds)
+                files[run.tracker].write(run.sequence, LAYOUTS[self.layout].to_own(run.boxes), run.seconds)
             state.wait_for_everyone()
-            return self._judge(trackers, sequences, files) if state.is_main_process else None
+            if not state.is_main_process:
+                return None
+            if all(sequence.annotated for sequence in sequences):
+                return self._judge(trackers, sequences, files)
+            for kept in files.values():
+                kept.pack([sequence.name for sequence in sequences], kept.folder.with_name(f"{kept.folder.name}.zip"))
+            return None
 
     def _result_files(self, trackers: Mapping[str, PreTrainedTracker]) -> dict[str, ResultFiles]:
         """A folder for each; a name may be a path or a repository."""
@@ -119,7 +133,9 @@ class DatasetEvaluation:
             raise ValueError(
                 f"`trackers` {', '.join(trackers)} would share a folder. Give them names that differ more."
             )
-        return {name: ResultFiles(self.folder / folder, self.layout) for name, folder in folders.items()}
+        return {
+            name: ResultFiles(self.folder / folder, LAYOUTS[self.layout].results) for name, folder in folders.items()
+        }
 
     def _claim(self, files: ResultFiles, model: PreTrainedTracker, num_processes: int) -> None:
         """Write down whose boxes and which conditions these are; refuse to mix those of two trackers."""
@@ -152,8 +168,9 @@ class DatasetEvaluation:
     def _judge(
         self, trackers: Mapping[str, PreTrainedTracker], sequences: list[Sequence], files: Mapping[str, ResultFiles]
     ) -> EvaluationResult:
+        from_own = LAYOUTS[self.layout].from_own
         boxes = {
-            name: {sequence.name: files[name].read(sequence.name, len(sequence)) for sequence in sequences}
+            name: {sequence.name: from_own(files[name].read(sequence.name, len(sequence))) for sequence in sequences}
             for name in trackers
         }
         seconds = {
@@ -166,7 +183,8 @@ class DatasetEvaluation:
             for tracker in result.trackers
         ]
         lengths = [SequenceLength(sequence.name, len(sequence)) for sequence in sequences]
-        write_results(Results(self.dataset, self.protocol, lengths, scores), self.folder, versions=_versions())
+        dataset = f"{self.layout} {self.split}" if self.split else self.layout
+        write_results(Results(dataset, self.protocol, lengths, scores), self.folder, versions=_versions())
         if len(trackers) > 1:
             self._draw(sequences, boxes)
         return result

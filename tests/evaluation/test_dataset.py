@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from ct_hf.evaluation.results import read_results
 def test_the_folder_says_what_the_result_says(tmp_path, make_sequence, make_tracker):
     sequences = [make_sequence("a", num_frames=6), make_sequence("b", num_frames=3)]
     trackers = {"perfect": make_tracker(sequences[0].boxes), "org/static": make_tracker()}
-    result = DatasetEvaluation(tmp_path, dataset="squares").run(trackers, sequences, progress=False)
+    result = DatasetEvaluation(tmp_path, split="small").run(trackers, sequences, progress=False)
     expected = evaluate_trackers(trackers, sequences, progress=False)
     kept = read_results(tmp_path)
-    assert (kept.dataset, kept.protocol) == ("squares", "visible")
+    assert (kept.dataset, kept.protocol) == ("folder small", "visible")
     assert [(sequence.name, sequence.frames) for sequence in kept.sequences] == [("a", 6), ("b", 3)]
     for ours, theirs, written in zip(result.trackers, expected.trackers, kept.trackers, strict=True):
         assert ours.name == theirs.name == written.name
@@ -145,3 +146,36 @@ print(f"{len(mine)} tracked, {'judged' if result else 'silent'}", flush=True)
     assert together.score == pytest.approx(alone.score, abs=0.1)
     assert together.speed.device == "cpu, 2 processes"
     assert json.loads((tmp_path / "two" / "results.json").read_text())["versions"]["torch"]
+
+
+def test_files_are_in_the_data_sets_own_coordinates(tmp_path, make_sequence, make_tracker):
+    """LaSOT counts pixels from 1; the figures do not change by it."""
+    sequence = make_sequence()
+    tracker = make_tracker(sequence.boxes)
+    result = DatasetEvaluation(tmp_path, "lasot").run({"t": tracker}, [sequence], progress=False)
+    assert result.protocol == "lasot"
+    np.testing.assert_allclose(
+        np.loadtxt(tmp_path / "t" / "square.txt", delimiter=","), sequence.boxes + [1, 1, 0, 0], atol=1e-4
+    )
+    assert result.trackers[0].score["auc"] == pytest.approx(100 * 20 / 21)
+
+
+def test_withheld_ground_truth_gives_a_zip_for_the_server(tmp_path, make_sequence, make_tracker):
+    sequences = [make_sequence("GOT-10k_Test_000001"), make_sequence("GOT-10k_Test_000002", num_frames=4)]
+    for sequence in sequences:
+        sequence.annotated = False
+        sequence.boxes[1:] = np.nan
+        sequence.visible[1:] = False
+    evaluation = DatasetEvaluation(tmp_path, "got10k", split="test")
+    assert evaluation.run({"t": make_tracker()}, sequences, progress=False) is None
+    with zipfile.ZipFile(tmp_path / "t.zip") as archive:
+        assert "GOT-10k_Test_000002/GOT-10k_Test_000002_001.txt" in archive.namelist()
+        assert len(archive.read("GOT-10k_Test_000002/GOT-10k_Test_000002_time.txt").split()) == 4
+    assert not (tmp_path / "results.json").exists()
+    with pytest.raises(ValueError, match="ground truth in frame 0 only.*DatasetEvaluation"):
+        evaluate_trackers({"t": make_tracker()}, sequences, progress=False)
+
+
+def test_unknown_layout_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`layout` must be one of lasot.*got 'mot'"):
+        DatasetEvaluation(tmp_path, "mot")
