@@ -30,9 +30,13 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "parameters": ("Parameters (M)", lambda value: short_number(value / 1e6)),
     "gmacs": ("GMACs", short_number),
     "auc": ("AUC", "{:.1f}".format),
+    "ao": ("AO", "{:.1f}".format),
+    "sr50": ("SR50", "{:.1f}".format),
+    "sr75": ("SR75", "{:.1f}".format),
+    "success": ("Success", "{:.1f}".format),
     "precision": ("Precision", "{:.1f}".format),
     "norm_precision": ("Norm. precision", "{:.1f}".format),
-    "retention": ("AUC kept (%)", "{:.1f}".format),
+    "retention": ("{} kept (%)", "{:.1f}".format),
     "fps": ("FPS", "{:.1f}".format),
     "speed_up": ("Speed-up", "{:.2f}x".format),
 }
@@ -71,9 +75,10 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Compare trackers with the first of them, usually the teacher.
 
     Args:
-        rows (sequence of mappings): one a tracker. `name` is required; `layers`, `parameters` (a count), `gmacs`, `auc`,
-            `precision`, `norm_precision` (per cent) and `fps` are shown where given, other keys are not. A column that no
-            row has is left out. The AUC kept and the speed-up over the first row are worked out here.
+        rows (sequence of mappings): one a tracker. `name` is required; `layers`, `parameters` (a count), `gmacs`, the figures
+            of the protocols in per cent but `op50` and `op75`, and `fps` are shown where given, other keys are not. A column
+            that no row has is left out. What is kept of the first row's AUC (AO, success) and the speed-up over it are worked
+            out here.
 
     Returns:
         `str`: Markdown table with padded columns, numbers aligned right.
@@ -97,13 +102,14 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
         if not row.get("name"):
             raise ValueError(f"`rows[{index}]` must have a `name`, got the keys {sorted(row)}.")
     table = [dict(row) for row in rows]
-    for derived, source, scale in (("retention", "auc", 100), ("speed_up", "fps", 1)):
+    main = next((key for key in ("auc", "ao", "success") if key in rows[0]), "auc")
+    for derived, source, scale in (("retention", main, 100), ("speed_up", "fps", 1)):
         reference = rows[0].get(source)
         for row, target in zip(rows, table, strict=True):
             known = reference and row.get(source) is not None
             target[derived] = scale * row[source] / reference if known else None
     shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in table)]
-    header = ["Tracker", *(_COLUMNS[key][0] for key in shown)]
+    header = ["Tracker", *(_COLUMNS[key][0].format(_COLUMNS[main][0]) for key in shown)]
     cells = [
         [str(row["name"]), *(_COLUMNS[key][1](row[key]) if row.get(key) is not None else UNKNOWN for key in shown)]
         for row in table

@@ -93,3 +93,13 @@ def test_nothing_to_compare_is_refused():
 def test_example_in_the_docstring():
     assert doctest.testmod(report).failed == 0
     assert doctest.testmod(report).attempted > 0
+
+
+def test_figures_of_servers_have_their_columns():
+    rows = [
+        {"name": "a", "ao": 60.0, "sr50": 70.0, "sr75": 50.0},
+        {"name": "b", "ao": 57.0, "sr50": 66.0, "sr75": 41.0},
+    ]
+    header, _, _, student = comparison_table(rows).splitlines()
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == ["Tracker", "AO", "SR50", "SR75", "AO kept (%)"]
+    assert [cell.strip() for cell in student.split("|")[1:-1]] == ["b", "57.0", "66.0", "41.0", "95.0"]
