@@ -4,7 +4,7 @@
 
 One table for each set of sequences: the tracker; a box that never moves; normalised cross-correlation of the first
 frame's target at three scales; the tracker with the template of another sequence, which must fail; and OpenCV's MIL where
-`pip install opencv-contrib-python-headless` was run.
+`pip install ct_hf[benchmark]` was run.
 """
 
 import json
