@@ -1,7 +1,8 @@
 """Curves of trainings, from the states that the Trainer keeps in its checkpoints.
 
-    python benchmarks/training_curves.py --states outputs/teacher_match/checkpoint-1000 outputs/teacher/checkpoint-9500 \
-        --out docs/results/teacher_training.svg
+    python benchmarks/training_curves.py --states outputs/teacher_match outputs/teacher --out docs/results/teacher_training.svg
+
+The folders are those of one training's phases in their order; of each, the checkpoint of most steps counts.
 """
 
 import json
@@ -18,9 +19,7 @@ from ct_hf.evaluation import save_plot
 class CurveArguments:
     """Which trainings, and where their curves go."""
 
-    states: list[str] = field(
-        metadata={"help": "Folders with a trainer_state.json, one behind the other in training."}
-    )
+    states: list[str] = field(metadata={"help": "Output folders of the phases of one training."})
     out: str = field(metadata={"help": "Picture; the logged values go beside it as .json."})
     values: list[str] = field(
         default_factory=lambda: ["iou", "focal"], metadata={"help": "Logged values, a panel each."}
@@ -32,7 +31,8 @@ def read_history(folders: list[str], values: list[str]) -> list[dict[str, float]
     """Logged values of some trainings, steps counted on from one to the next."""
     rows, before = [], 0
     for folder in folders:
-        state = json.loads((Path(folder) / "trainer_state.json").read_text())
+        last = max(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        state = json.loads((last / "trainer_state.json").read_text())
         logged = [row for row in state["log_history"] if values[0] in row]
         rows += [
             {"step": before + row["step"], **{name: row[name] for name in (*values, "learning_rate")}}
