@@ -34,6 +34,11 @@ class Layout:
     splits: tuple[str, ...] = ()
     archives: bool = False
 
+    @property
+    def training_split(self) -> str | None:
+        """`train` where there is one, else the first."""
+        return "train" if "train" in self.splits else next(iter(self.splits), None)
+
     def to_own(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes in the coordinates of the data set's files: what result files for its toolkit must hold.
 
