@@ -13,7 +13,7 @@ from .textures import ProceduralTextures, TextureSource
 
 
 if TYPE_CHECKING:
-    from .clips import STORED_FEATURES
+    from .clips import STORED_FEATURES, repeat_clips
     from .contact_sheet import draw_pairs
     from .conversion import convert_dataset
     from .pairs import stream_pairs
@@ -47,6 +47,7 @@ __all__ = [
     "read_dataset",
     "read_sequences",
     "rendered_textures",
+    "repeat_clips",
     "stream_clips",
     "stream_pairs",
 ]
@@ -59,6 +60,7 @@ _LATE = {
     "STORED_FEATURES": "clips",
     "convert_dataset": "conversion",
     "draw_pairs": "contact_sheet",
+    "repeat_clips": "clips",
     "stream_clips": "streaming",
     "stream_pairs": "pairs",
 }

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Features, Value
+from datasets import Features, IterableDataset, Value, concatenate_datasets
 
 from .sequences import Sequence, SequenceError, check_box, frame_size
 from .streaming import CLIP_FEATURES
@@ -166,4 +166,37 @@ def _read_frames(sequence: Sequence, span: Span, data: dict[int, bytes]) -> Iter
             yield index, error
 
 
-__all__ = ["STORED_FEATURES", "LeftOut", "Span", "clip_length", "cut_spans", "read_rows"]
+def repeat_clips(clips: IterableDataset, num_passes: int) -> IterableDataset:
+    """Streams stored clips several times, under other numbers each time.
+
+    [`PairSampler`] draws the pairs of a clip from its name and number, so that a plain second pass would bring the pairs of
+    the first again.
+
+    Args:
+        clips: Data set of [`STORED_FEATURES`].
+        num_passes: How often.
+
+    Returns:
+        Data set of the same columns; in pass k, from 0, `clip` is greater by k times 2 to the 40th.
+
+    Raises:
+        ValueError: `num_passes` is below 1.
+    """
+    if num_passes < 1:
+        raise ValueError(f"`num_passes` must be at least 1, got {num_passes}.")
+    return concatenate_datasets(
+        [clips.map(_Renumber(number), input_columns=["clip"], features=clips.features) for number in range(num_passes)]
+    )
+
+
+class _Renumber:
+    """Numbers the clips of one pass."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __call__(self, clip: int) -> dict[str, int]:
+        return {"clip": clip + self.number * 2**40}
+
+
+__all__ = ["STORED_FEATURES", "LeftOut", "Span", "clip_length", "cut_spans", "read_rows", "repeat_clips"]

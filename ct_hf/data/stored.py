@@ -41,7 +41,6 @@ class Manifest:
 
     def save(self, out: Path) -> None:
         """Writes it to the folder of the conversion."""
-        # A line for each entry: a hundred thousand spans stay legible, and diffs small.
         content = json.dumps(asdict(self), separators=(",", ":"))
         write_whole(out / MANIFEST, lambda file: file.write_text(content + "\n", encoding="utf-8"))
 
@@ -127,14 +126,15 @@ class Conversion:
         """
         for what, used in (("sequences", self.sequences), ("frames", self.all_frames)):
             causes = self.count(what)
+            first = next((entry for entry in self.left_out if (entry.frame < 0) == (what == "sequences")), None)
             bad = causes.total()
             whole = bad + used if what == "sequences" else used
             if bad > max_bad * whole:
                 words = ", ".join(f"{cause}: {count}" for cause, count in sorted(causes.items()))
                 raise ConversionError(
                     f"{bad} of {whole} {what} were left out ({words}), {100 * bad / whole:.2f} %, where {100 * max_bad:g} % "
-                    f"are allowed. README.md in {self.out} names them. Mend the data and convert into another folder, or "
-                    "allow more."
+                    f"are allowed; the first is {first}. Mend the data and convert into another folder, or allow more. The "
+                    f"shards in {self.out} are kept."
                 )
 
 

@@ -11,7 +11,15 @@ import pytest
 from datasets import load_dataset
 from filelock import FileLock
 
-from ct_hf.data import ConversionError, PairSampler, SequenceError, conversion, convert_dataset, read_dataset
+from ct_hf.data import (
+    ConversionError,
+    PairSampler,
+    SequenceError,
+    conversion,
+    convert_dataset,
+    read_dataset,
+    repeat_clips,
+)
 from ct_hf.data.stored import write_whole
 
 
@@ -60,6 +68,24 @@ def test_pairs_are_those_of_the_layout_itself(root, tmp_path, config, pairs_of):
             assert value.dtype == other[name].dtype
 
 
+def test_each_pass_has_pairs_of_its_own(root, tmp_path, pairs_of, take, same):
+    clips = load(convert(root, tmp_path / "out").out)
+    plain, thrice = list(pairs_of(clips)), repeat_clips(clips, 3)
+    assert thrice.features == clips.features
+    pairs = list(pairs_of(thrice))
+    assert len(pairs) == 3 * len(plain) and same(pairs[:160], plain)
+    searches = {pair["search_pixel_values"].tobytes() for pair in pairs}
+    assert len(searches) == len(pairs), "no pair comes twice"
+    stream = pairs_of(thrice)
+    iterator = iter(stream)
+    take(iterator, 170)
+    resumed = pairs_of(thrice)
+    resumed.load_state_dict(stream.state_dict())
+    assert same(take(resumed, 4), pairs[170:174])
+    with pytest.raises(ValueError, match="`num_passes` must be at least 1, got 0"):
+        repeat_clips(clips, 0)
+
+
 def test_rows_say_where_they_are_from(root, tmp_path):
     convert(root, tmp_path / "out", license="cc-by-4.0")
     row = next(iter(load(tmp_path / "out")))
@@ -74,6 +100,9 @@ def test_rows_are_mixed_and_groups_small(root, tmp_path, monkeypatch):
     assert load(done.out).num_shards == 8
     names = [row["name"] for row in load(done.out)]
     assert names != sorted(names) and sorted(set(names)) == sorted(f"walk{n}" for n in range(10))
+    clips = [pq.read_table(path)["clip"].to_pylist() for path in shards]
+    assert all(own != sorted(own) for own in clips if len(own) > 4), "also the rows of one span"
+    assert any(own[:4] != [0, 1, 2, 3] for own in clips)
     for path in shards:
         file = pq.ParquetFile(path)
         assert all(file.metadata.row_group(group).num_rows <= 2 for group in range(file.num_row_groups))
