@@ -116,11 +116,18 @@ class UrlPath(_PurePath):
 
     def is_file(self) -> bool:
         """See [`~pathlib.Path.is_file`]."""
-        return self._ask("isfile")
+        return self._kind() == "file"
 
     def is_dir(self) -> bool:
         """See [`~pathlib.Path.is_dir`]."""
-        return self._ask("isdir")
+        return self._kind() == "directory"
+
+    def _kind(self) -> str | None:
+        # fsspec's own `isdir` says no when nobody answers.
+        try:
+            return self._ask("info")["type"]
+        except FileNotFoundError:
+            return None
 
     def listdir(self) -> list[str]:
         """Names in a folder, in order."""
@@ -230,13 +237,16 @@ def _opened(archive: Path | UrlPath, process: int) -> tuple[ZipFile, dict[str, s
 @contextmanager
 def _reaching(place: Path | UrlPath) -> Iterator[None]:
     """Tells what is broken on the way to a URL from what is broken in the data."""
+    if isinstance(place, Path):
+        yield
+        return
+    from huggingface_hub.utils import httpx
+
     try:
         yield
     except FileNotFoundError:
         raise
-    except OSError as error:
-        if isinstance(place, Path):
-            raise
+    except (OSError, httpx.HTTPError) as error:
         raise ConnectionError(f"{place} cannot be reached ({error}). Try again later.") from error
 
 

@@ -121,10 +121,8 @@ def _plan(arguments: dict[str, Any], sequences: dict[str, Sequence], progress: b
     for name, sequence in tqdm(sequences.items(), "annotations", unit=" sequences", disable=not progress):
         try:
             if not sequence.annotated or sequence.visible.sum() < 2:
-                shown = (
-                    "its ground truth is withheld" if not sequence.annotated else "its target shows in less than two"
-                )
-                raise SequenceError(f"{name}: {shown}, a pair needs two frames.", "too_few_visible")
+                why = "its target is visible in fewer" if sequence.annotated else "its ground truth is withheld"
+                raise SequenceError(f"{name}: a pair needs two annotated frames, but {why}.", "too_few_visible")
             lengths[name] = len(sequence)
         except SequenceError as error:
             logger.warning("Left out: %s", error)
