@@ -7,7 +7,7 @@ from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.utils import filter_repo_objects
 
 from ct_hf.data import convert_dataset, procedural_sequences
-from ct_hf.hub import dataset, push_dataset, write_dataset_card
+from ct_hf.hub import dataset_repository, push_dataset, write_dataset_card
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_card_of_nothing_left_out(root, tmp_path):
 
 
 def test_long_lists_are_cut(conversion, monkeypatch):
-    monkeypatch.setattr(dataset, "MOST_NAMED", 0)
+    monkeypatch.setattr(dataset_repository, "MOST_NAMED", 0)
     text = write_dataset_card(conversion).read_text()
     assert ", frame 3: corrupt_image" not in text and "and 1 more" in text
 
