@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .cli_data import add_data_commands
+
 
 def _setting(text: str) -> tuple[str, Any]:
     """Read `key=value`, the value as JSON where it is, else as text."""
@@ -247,6 +249,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", default=Path("report.html"), type=Path, help="HTML file, self-contained (default: report.html)"
     )
     command.add_argument("--plots", type=Path, help="folder to save the plots to as well, as .svg and .png")
+
+    add_data_commands(commands.add_parser("data", help="look at data sets, and convert them for streaming"))
     return parser
 
 

@@ -13,15 +13,22 @@ from .textures import ProceduralTextures, TextureSource
 
 
 if TYPE_CHECKING:
+    from .clips import STORED_FEATURES, repeat_clips
+    from .contact_sheet import draw_pairs
+    from .conversion import convert_dataset
     from .pairs import stream_pairs
     from .sampling import PairSampler
+    from .stored import Conversion, ConversionError
     from .streaming import CLIP_FEATURES, stream_clips
 
 __all__ = [
     "CAUSES",
     "CLIP_FEATURES",
     "LAYOUTS",
+    "STORED_FEATURES",
     "Augmentation",
+    "Conversion",
+    "ConversionError",
     "FolderSequence",
     "Layout",
     "PairSampler",
@@ -34,15 +41,29 @@ __all__ = [
     "TextureMix",
     "TextureSource",
     "TrackingCollator",
+    "convert_dataset",
+    "draw_pairs",
     "procedural_sequences",
     "read_dataset",
     "read_sequences",
     "rendered_textures",
+    "repeat_clips",
     "stream_clips",
     "stream_pairs",
 ]
 
-_LATE = {"CLIP_FEATURES": "streaming", "PairSampler": "sampling", "stream_clips": "streaming", "stream_pairs": "pairs"}
+_LATE = {
+    "CLIP_FEATURES": "streaming",
+    "Conversion": "stored",
+    "ConversionError": "stored",
+    "PairSampler": "sampling",
+    "STORED_FEATURES": "clips",
+    "convert_dataset": "conversion",
+    "draw_pairs": "contact_sheet",
+    "repeat_clips": "clips",
+    "stream_clips": "streaming",
+    "stream_pairs": "pairs",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -81,10 +81,23 @@ class PairSampler:
         """
         pairs = []
         for index in range(len(rows["name"])):
-            pairs += self._pairs(_Clip(**{name: rows[name][index] for name in _Clip.COLUMNS if name in rows}))
+            pairs += self.pairs({name: rows[name][index] for name in _Clip.COLUMNS if name in rows})
         return {name: [pair[name] for pair in pairs] for name in _COLUMNS}
 
-    def _pairs(self, clip: "_Clip") -> list[dict[str, np.ndarray]]:
+    def pairs(self, row: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+        """Draws the pairs of one clip.
+
+        Args:
+            row: One row of clips.
+
+        Returns:
+            At most `pairs_per_clip` pairs, with `frame_index`, `(num_templates + 1,)` int32, beside the columns of the
+            stream: the numbers of their frames, the search frame's last.
+
+        Raises:
+            SequenceError: None of the last 1000 clips had a usable pair.
+        """
+        clip = _Clip(**{name: row[name] for name in _Clip.COLUMNS if name in row})
         self._pending += clip.skipped
         pairs = []
         for number in range(self.pairs_per_clip):
@@ -137,6 +150,7 @@ class PairSampler:
             "search_pixel_values": np.ascontiguousarray(search.transpose(2, 0, 1)),
             "template_boxes": template_boxes.astype(np.float32),
             "search_boxes": search_boxes.astype(np.float32),
+            "frame_index": np.array([clip.frame_index[position] for position in chosen], dtype=np.int32),
         }
 
     def _choose(self, clip: "_Clip", rng: np.random.Generator) -> list[int]:

@@ -4,11 +4,18 @@ import io
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+
+if TYPE_CHECKING:
+    from .archives import AnyPath
 
 
 CAUSES = (
@@ -93,8 +100,31 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
     Raises:
         SequenceError: The image is corrupt or truncated.
     """
-    try:
+    with _readable(where):
         return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def frame_size(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height of an image in pixels, read to its end as [`decode_frame`] does but at a part of the work.
+
+    Args:
+        data: Content of a JPEG or PNG file.
+        where: Name of the frame, for the error.
+
+    Raises:
+        SequenceError: The image is corrupt or truncated.
+    """
+    with _readable(where), Image.open(io.BytesIO(data)) as image:
+        size = image.size
+        image.draft("L", (1, 1))  # a JPEG is read whole, but only a small picture is computed
+        image.load()
+        return size
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise SequenceError(
@@ -135,7 +165,7 @@ class FileSequence(Sequence):
         files: Paths of the frames, in order.
     """
 
-    files: list[Path]
+    files: "list[AnyPath]"
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -148,8 +178,10 @@ class FileSequence(Sequence):
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame in pixels, read from the head of its file."""
         try:
-            with Image.open(self.files[0]) as image:
+            with self.files[0].open("rb") as file, Image.open(file) as image:
                 return image.size
+        except ConnectionError:
+            raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             # Decoding says in the usual words what is wrong with the file.
             return decode_frame(self.frame_bytes(0), str(self.files[0])).size
@@ -179,6 +211,8 @@ class FileSequence(Sequence):
         file = self.files[index]
         try:
             return file.read_bytes()
+        except ConnectionError:  # says nothing about the frame
+            raise
         except OSError as error:
             raise SequenceError(f"{file} cannot be read ({error}). Restore the file.", "missing_frame") from error
 
@@ -319,7 +353,7 @@ def _natural_order(file: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
-def check_length(rows: int, frames: int, file: Path) -> None:
+def check_length(rows: int, frames: int, file: "AnyPath") -> None:
     """Refuses an annotation file whose number of rows is not that of the frames."""
     if rows != frames:
         raise SequenceError(
@@ -329,7 +363,7 @@ def check_length(rows: int, frames: int, file: Path) -> None:
         )
 
 
-def read_text(file: Path) -> str:
+def read_text(file: "AnyPath") -> str:
     """Text of an annotation file.
 
     Raises:
@@ -337,6 +371,8 @@ def read_text(file: Path) -> str:
     """
     try:
         return file.read_text(encoding="utf-8-sig")
+    except ConnectionError:
+        raise
     except FileNotFoundError as error:
         raise SequenceError(
             f"{file} does not exist. Restore it; it belongs to the annotation.", "missing_ground_truth"
@@ -345,7 +381,7 @@ def read_text(file: Path) -> str:
         raise SequenceError(f"{file} cannot be read as text ({error}).", "missing_ground_truth") from error
 
 
-def read_rows(file: Path) -> np.ndarray:
+def read_rows(file: "AnyPath") -> np.ndarray:
     """Boxes of a text file, as they stand there.
 
     Args:
@@ -371,7 +407,7 @@ def read_rows(file: Path) -> np.ndarray:
     return np.array(rows, dtype=np.float32).reshape(-1, 4)
 
 
-def read_flags(file: Path, count: int, most: int = 1) -> np.ndarray:
+def read_flags(file: "AnyPath", count: int, most: int = 1) -> np.ndarray:
     """Flags of a text file, all on one line or one a line.
 
     Args:

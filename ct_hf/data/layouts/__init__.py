@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..archives import any_path
 from ..sequences import FolderSequence, Sequence, SequenceError, read_sequences
 from .coco import COCO
 from .got10k import GOT10K
@@ -53,7 +54,8 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
 
     Args:
         layout: One of [`LAYOUTS`].
-        root: Folder of the data set.
+        root: Folder of the data set, or, for layouts with `archives`, a URL that fsspec reads, such as
+            `hf://datasets/l-lt/LaSOT`.
         split: One of the layout's splits; by default the first of them.
         check: Whether to read every annotation now, so that a broken one is reported at once (evaluation). Without,
             a stream of clips leaves broken sequences out and counts them. Published ground truth holds a few boxes without
@@ -64,7 +66,7 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
         The sequences, in the order of the official list or of their names.
 
     Raises:
-        ValueError: `layout` or `split` is not one of those there are.
+        ValueError: `layout` or `split` is not one of those there are, or `root` is a URL and the layout wants a folder.
         SequenceError: `root` is not a folder of that layout, or holds no sequence of the split, or, with `check`, an
             annotation is broken or a frame is missing.
 
@@ -73,15 +75,11 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
         >>> LAYOUTS["lasot"].protocol, LAYOUTS["lasot"].origin
         ('lasot', 1)
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
-    chosen = LAYOUTS[layout]
-    if split is None:
-        split = chosen.splits[0] if chosen.splits else None
-    elif split not in chosen.splits:
-        known = f"one of {', '.join(chosen.splits)}" if chosen.splits else "None, as the layout has no splits"
-        raise ValueError(f"`split` of {layout} must be {known}, got {split!r}.")
-    root = Path(root)
+    split = which_split(layout, split)
+    chosen, root = LAYOUTS[layout], any_path(root)
+    if not (chosen.archives or isinstance(root, Path)):
+        able = ", ".join(name for name, known in LAYOUTS.items() if known.archives)
+        raise ValueError(f"`root`={str(root)!r} is a URL, which only {able} can be read from. Give a folder.")
     if not root.is_dir():
         raise SequenceError(f"`root`={str(root)!r} is not a folder. Give the folder of the data set.", "empty")
     sequences = chosen.read(root, split)
@@ -90,6 +88,23 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
     if check:
         _check(sequences)
     return sequences
+
+
+def which_split(layout: str, split: str | None) -> str | None:
+    """Split that is meant: the one given, or the layout's first.
+
+    Raises:
+        ValueError: There is no such layout, or it has no such split.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
+    splits = LAYOUTS[layout].splits
+    if split is None:
+        return splits[0] if splits else None
+    if split not in splits:
+        known = f"one of {', '.join(splits)}" if splits else "None, as the layout has no splits"
+        raise ValueError(f"`split` of {layout} must be {known}, got {split!r}.")
+    return split
 
 
 def _check(sequences: list[Sequence]) -> None:
@@ -105,4 +120,4 @@ def _check(sequences: list[Sequence]) -> None:
         )
 
 
-__all__ = ["LAYOUTS", "Layout", "LayoutSequence", "Record", "read_dataset", "withheld"]
+__all__ = ["LAYOUTS", "Layout", "LayoutSequence", "Record", "read_dataset", "which_split", "withheld"]

@@ -7,6 +7,9 @@
                                          /out_of_view.txt       the same
                                          /nlp.txt               a sentence
 
+A category may also be the archive <root>/<category>.zip with <category>-<number>/img/00000001.jpg ... in it, as in the Hub
+repositories `l-lt/LaSOT` and `l-lt/LaSOT-ext`; it is read as it is.
+
 Boxes count from 1 (no visible one in 1,400 files starts at 0) and are corrected to 0 here, once. The target is absent where
 either flag is 1; what the box says there differs from sequence to sequence and decides nothing. In 7 sequences a frame that
 is flagged visible has a box of no or negative size (test: lion-5, microphone-6, tiger-6): it is kept, since OSTrack's
@@ -18,8 +21,8 @@ toolkit of LaSOT treats both alike, and so does this.
 
 import logging
 from functools import cached_property
-from pathlib import Path
 
+from ..archives import AnyPath, MemberPath
 from ..sequences import read_flags, read_rows
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root, folders, from_one, numbered_frames, read_names, read_sentence
@@ -37,7 +40,7 @@ class LaSOTSequence(LayoutSequence):
         path: Its folder.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: AnyPath):
         super().__init__(path.name, path / "groundtruth.txt")
         self.path = path
 
@@ -61,17 +64,32 @@ class LaSOTSequence(LayoutSequence):
         return read_sentence(self.path / "nlp.txt")
 
 
-def _read(root: Path, split: str) -> list[LaSOTSequence]:
-    check_root(root, _LISTS[split], f"the official list {_LISTS[split]} beside <category>/<category>-<number>/img")
+def _read(root: AnyPath, split: str) -> list[LaSOTSequence]:
+    check_root(
+        root,
+        _LISTS[split],
+        f"the official list {_LISTS[split]} beside <category>/<category>-<number>/img or <category>.zip",
+    )
     names = read_names(root / _LISTS[split])
-    return [LaSOTSequence(root / name.rpartition("-")[0] / name) for name in names]
+    archives = _archives(root)
+    return [LaSOTSequence(archives.get(category := name.rpartition("-")[0], root / category) / name) for name in names]
 
 
-def _read_extension(root: Path, split: None) -> list[LaSOTSequence]:
-    check_root(root, "*/*-*/groundtruth.txt", "<category>/<category>-<number>/groundtruth.txt and img")
-    paths = [path for category in folders(root) for path in folders(category) if path.name.startswith(category.name)]
+def _read_extension(root: AnyPath, split: None) -> list[LaSOTSequence]:
+    archives = _archives(root)
+    if not archives:
+        tree = "<category>/<category>-<number>/groundtruth.txt and img, or <category>.zip"
+        check_root(root, "*/*-*/groundtruth.txt", tree)
+    categories = {category.name: category for category in folders(root)} | archives
+    paths = [path for name in sorted(categories) for path in folders(categories[name]) if path.name.startswith(name)]
     return [LaSOTSequence(path) for path in paths]
 
 
-LASOT = Layout("lasot", _read, protocol="lasot", origin=1, splits=("test", "train"))
-LASOT_EXT = Layout("lasot_ext", _read_extension, protocol="lasot", origin=1)
+def _archives(root: AnyPath) -> dict[str, MemberPath]:
+    """Archives by category, but for those that are unpacked beside them."""
+    found = {file.stem: file for file in sorted(root.glob("*.zip"), key=lambda file: file.name)}
+    return {stem: MemberPath("", file) for stem, file in found.items() if not (root / stem).is_dir()}
+
+
+LASOT = Layout("lasot", _read, protocol="lasot", origin=1, splits=("test", "train"), archives=True)
+LASOT_EXT = Layout("lasot_ext", _read_extension, protocol="lasot", origin=1, archives=True)

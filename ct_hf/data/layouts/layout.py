@@ -4,11 +4,11 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ..archives import AnyPath
 from ..sequences import FileSequence, Sequence, check_length
 
 
@@ -23,14 +23,21 @@ class Layout:
         results: Result files that its toolkit or server takes, see [`~evaluation.result_files.ResultFiles`].
         origin: Coordinate of the first pixel in the data set's own files. Boxes of a [`Sequence`] always count from 0.
         splits: Names of its splits, the one that is read by default first; none if it has no splits.
+        archives: Whether `read` also takes the archives as they are published, and a root behind a URL.
     """
 
     name: str
-    read: Callable[[Path, str | None], list[Sequence]]
+    read: Callable[[AnyPath, str | None], list[Sequence]]
     protocol: Literal["otb", "lasot", "uav", "got10k", "trackingnet", "visible"]
     results: Literal["flat", "got10k"] = "flat"
     origin: Literal[0, 1] = 0
     splits: tuple[str, ...] = ()
+    archives: bool = False
+
+    @property
+    def training_split(self) -> str | None:
+        """`train` where there is one, else the first."""
+        return "train" if "train" in self.splits else next(iter(self.splits), None)
 
     def to_own(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes in the coordinates of the data set's files: what result files for its toolkit must hold.
@@ -57,7 +64,7 @@ class Layout:
 class Record:
     """Frames and annotation of one sequence; the fields are those of [`Sequence`], of one length."""
 
-    files: list[Path]
+    files: list[AnyPath]
     boxes: np.ndarray
     visible: np.ndarray
     cover: np.ndarray | None = None
@@ -72,7 +79,7 @@ class LayoutSequence(FileSequence):
         source: The file with the boxes.
     """
 
-    def __init__(self, name: str, source: Path):
+    def __init__(self, name: str, source: AnyPath):
         self.name, self.source = name, source
 
     def __repr__(self) -> str:
@@ -91,7 +98,7 @@ class LayoutSequence(FileSequence):
         return f"{self.source}, row {index + 1}"
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[AnyPath]:
         """Paths of the frames, in order."""
         return _record(self).files
 
@@ -124,7 +131,7 @@ def _record(sequence: LayoutSequence) -> Record:
     return record
 
 
-def withheld(files: list[Path], boxes: np.ndarray) -> Record:
+def withheld(files: list[AnyPath], boxes: np.ndarray) -> Record:
     """Record of a test sequence of which only the first box is published.
 
     Args:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..archives import AnyPath
 from ..sequences import FRAME_SUFFIXES, SequenceError, read_text
 
 
@@ -16,7 +17,7 @@ def from_one(boxes: np.ndarray) -> np.ndarray:
     return boxes - _FROM_ONE
 
 
-def check_root(root: Path, part: str, tree: str) -> None:
+def check_root(root: AnyPath, part: str, tree: str) -> None:
     """Refuses a root that is not that of the layout.
 
     Args:
@@ -31,7 +32,8 @@ def check_root(root: Path, part: str, tree: str) -> None:
         return
     found = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    near = [path for path in (root.resolve().parent, *(root / name for name in found)) if any(path.glob(part))]
+    around = [root.resolve().parent, *(root / name for name in found)] if isinstance(root, Path) else []
+    near = [path for path in around if any(path.glob(part))]
     hint = f"Did you mean {str(near[0])!r}?" if near else "Give the folder that holds it, with archives unpacked."
     raise SequenceError(
         f"`root`={str(root)!r} holds no {part}, expected {tree}. Found {', '.join(found[:5]) or 'nothing'}{more}. {hint}",
@@ -39,17 +41,18 @@ def check_root(root: Path, part: str, tree: str) -> None:
     )
 
 
-def folders(root: Path) -> list[Path]:
+def folders(root: AnyPath) -> list[AnyPath]:
     """Folders in a folder, by name."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    paths = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(paths, key=lambda path: path.name)
 
 
-def text_files(folder: Path, pattern: str = "*.txt") -> list[Path]:
+def text_files(folder: AnyPath, pattern: str = "*.txt") -> list[AnyPath]:
     """Text files in a folder, by name."""
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return sorted((path for path in folder.glob(pattern) if not path.name.startswith(".")), key=lambda path: path.name)
 
 
-def read_names(file: Path) -> list[str]:
+def read_names(file: AnyPath) -> list[str]:
     """Names of a list, one a line.
 
     Raises:
@@ -61,13 +64,13 @@ def read_names(file: Path) -> list[str]:
     return names
 
 
-def read_sentence(file: Path) -> str | None:
+def read_sentence(file: AnyPath) -> str | None:
     """First line of a text file, or `None` if there is no such file or nothing in it."""
     lines = read_text(file).strip().splitlines() if file.is_file() else []
     return lines[0].strip() if lines else None
 
 
-def numbered_frames(folder: Path, first: int, count: int | None = None) -> list[Path]:
+def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> list[AnyPath]:
     """Frames that are named by their number, padded with zeros or not.
 
     A frame missing in the middle is an error: all boxes behind it would belong to other frames.
@@ -82,7 +85,8 @@ def numbered_frames(folder: Path, first: int, count: int | None = None) -> list[
     """
     # Names, not paths: a split has millions of frames, and comparing paths would take minutes.
     numbered: dict[int, str] = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+    names = [] if not folder.is_dir() else os.listdir(folder) if isinstance(folder, Path) else folder.listdir()
+    for name in sorted(names):
         stem, suffix = os.path.splitext(name)
         if stem.isdecimal() and suffix.lower() in FRAME_SUFFIXES:
             twin = numbered.setdefault(int(stem), name)

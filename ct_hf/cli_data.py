@@ -1,0 +1,117 @@
+"""The `ct-hf data` commands."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Convert a data set to shards of clips, write its card, and push both if asked to."""
+    from .data import convert_dataset
+    from .hub import push_dataset, write_dataset_card
+
+    done = convert_dataset(
+        args.layout, args.root, args.out, split=args.split, stride=args.stride, license=args.license, progress=True
+    )
+    write_dataset_card(done, args.push_to_hub)
+    print(
+        f"{done.sequences} sequences, {done.clips} clips, {done.frames} frames, {done.size / 1e6:.1f} MB in {args.out}; left "
+        f"out: {done.count('sequences').total()} sequences, {done.count('frames').total()} frames"
+    )
+    done.check(args.max_bad)
+    if args.push_to_hub:
+        print(f"pushed to {push_dataset(done, args.push_to_hub)}")
+
+
+def show(args: argparse.Namespace) -> None:
+    """Draw training pairs of a data set."""
+    import numpy as np
+    from transformers import AutoConfig
+
+    from .data import CAUSES, LAYOUTS, PairSampler, draw_pairs, read_dataset, stream_clips
+    from .data.streaming import describe_skipped
+    from .models import OSTrackConfig
+
+    config = AutoConfig.from_pretrained(args.tracker) if args.tracker else OSTrackConfig()
+    split = args.split or (LAYOUTS[args.layout].training_split if args.layout in LAYOUTS else None)
+    sequences = read_dataset(args.layout, args.root, split, check=False)
+    skipped = np.zeros(len(CAUSES), dtype=int)
+
+    def counted(clips: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in clips:
+            np.add(skipped, row["skipped"], out=skipped)
+            yield row
+
+    clips = counted(stream_clips(sequences, seed=args.seed))
+    sheet = draw_pairs(clips, PairSampler(config, seed=args.seed), args.pairs)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(args.out)
+    print(f"{args.pairs} pairs of {len(sequences)} sequences, saved to {args.out}")
+    if skipped.any():
+        print(f"draws that hit something unusable: {describe_skipped(skipped)}", file=sys.stderr)
+
+
+def add_data_commands(parser: argparse.ArgumentParser) -> None:
+    """Describe the commands below `ct-hf data`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "convert",
+        help="convert a data set to Parquet shards of clips that `datasets` streams from a folder or the Hub",
+        description="Convert a data set to Parquet shards of clips. What was interrupted goes on when it is run again.",
+    )
+    command.set_defaults(run=convert)
+    _add_source(command)
+    command.add_argument(
+        "out", type=Path, metavar="OUT", help="folder to write to: new, empty or of the same conversion"
+    )
+    command.add_argument(
+        "--stride",
+        default=8,
+        type=int,
+        help="most frames between neighbours in a clip, which has at most 32, at most 200 apart (default: 8)",
+    )
+    command.add_argument(
+        "--license",
+        default="unknown",
+        help="the data set's licence in the Hub's spelling, such as cc-by-nc-sa-4.0; needed to push (default: unknown)",
+    )
+    command.add_argument(
+        "--max-bad",
+        default=0.01,
+        type=float,
+        help="share of sequences or frames that may be left out; more is an error at the end (default: 0.01)",
+    )
+    command.add_argument("--push-to-hub", metavar="REPO", help="data set repository to push to, made private if new")
+
+    command = commands.add_parser(
+        "show",
+        help="draw sampled training pairs with their boxes into one picture",
+        description="Draw training pairs as the training stream gives them, jittered and augmented, with their boxes.",
+    )
+    command.set_defaults(run=show)
+    _add_source(command)
+    command.add_argument("--out", default=Path("sheet.png"), type=Path, help="picture to write (default: sheet.png)")
+    command.add_argument("--pairs", default=24, type=int, help="number of pairs (default: 24)")
+    command.add_argument("--seed", default=0, type=int, help="seed of all draws (default: 0)")
+    command.add_argument(
+        "--tracker",
+        help="folder or Hub repository of the tracker whose crops are drawn (default: template 128, search 256)",
+    )
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "layout", metavar="LAYOUT", help="lasot, got10k, trackingnet, folder ...; see docs/datasets.md"
+    )
+    command.add_argument(
+        "root",
+        metavar="ROOT",
+        help="folder of the data set; for lasot and trackingnet also a URL such as hf://datasets/...",
+    )
+    command.add_argument("--split", help="split of the data set (default: train where there is one)")
+
+
+__all__ = ["add_data_commands"]

@@ -1,0 +1,268 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from filelock import FileLock
+
+from ct_hf.data import (
+    ConversionError,
+    PairSampler,
+    SequenceError,
+    conversion,
+    convert_dataset,
+    read_dataset,
+    repeat_clips,
+)
+from ct_hf.data.stored import write_whole
+
+
+STRIDE = 100  # rows of three frames
+
+
+@pytest.fixture
+def root(make_folder):
+    """Ten sequences of twelve frames."""
+    for number in range(10):
+        folder = make_folder(f"walk{number}", size=(80, 60 + 4 * number))
+    return folder.parent
+
+
+def convert(root, out, **options):
+    return convert_dataset("folder", root, out, **{"stride": STRIDE, **options})
+
+
+def contents(out):
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.glob("data/*"))}
+
+
+def load(out):
+    return load_dataset("parquet", data_files=str(out / "data" / "*.parquet"), split="train", streaming=True)
+
+
+def test_pairs_are_those_of_the_layout_itself(root, tmp_path, config, pairs_of):
+    """Bit by bit, in every column."""
+    done = convert(root, tmp_path / "out")
+    assert (done.sequences, done.clips, done.frames, done.left_out) == (10, 40, 120, [])
+    assert done.size == sum(map(len, contents(done.out).values()))
+    clips = load(done.out)
+    pairs = list(pairs_of(clips))
+    assert len(pairs) == 160
+    sequences = {sequence.name: sequence for sequence in read_dataset("folder", root)}
+    own = []
+    for row in clips:
+        sequence, index = sequences[row["name"]], row["frame_index"]
+        frames = [{"bytes": sequence.frame_bytes(frame), "path": None} for frame in index]
+        own.append({**row, "frames": frames, "boxes": sequence.boxes[index], "visible": sequence.visible[index]})
+    sampler = PairSampler(config, seed=0)
+    expected = [pair for row in own for pair in sampler.pairs(row)]
+    for pair, other in zip(pairs, expected, strict=True):
+        for name, value in pair.items():
+            np.testing.assert_array_equal(value, other[name])
+            assert value.dtype == other[name].dtype
+
+
+def test_each_pass_has_pairs_of_its_own(root, tmp_path, pairs_of, take, same):
+    clips = load(convert(root, tmp_path / "out").out)
+    plain, thrice = list(pairs_of(clips)), repeat_clips(clips, 3)
+    assert thrice.features == clips.features
+    pairs = list(pairs_of(thrice))
+    assert len(pairs) == 3 * len(plain) and same(pairs[:160], plain)
+    searches = {pair["search_pixel_values"].tobytes() for pair in pairs}
+    assert len(searches) == len(pairs), "no pair comes twice"
+    stream = pairs_of(thrice)
+    iterator = iter(stream)
+    take(iterator, 170)
+    resumed = pairs_of(thrice)
+    resumed.load_state_dict(stream.state_dict())
+    assert same(take(resumed, 4), pairs[170:174])
+    with pytest.raises(ValueError, match="`num_passes` must be at least 1, got 0"):
+        repeat_clips(clips, 0)
+
+
+def test_rows_say_where_they_are_from(root, tmp_path):
+    convert(root, tmp_path / "out", license="cc-by-4.0")
+    row = next(iter(load(tmp_path / "out")))
+    assert (row["source"], row["license"], row["language"]) == ("folder", "cc-by-4.0", None)
+
+
+def test_rows_are_mixed_and_groups_small(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "GROUP_ROWS", 2)
+    done = convert(root, tmp_path / "out")
+    shards = sorted(done.out.glob("data/*.parquet"))
+    assert [path.name for path in shards] == [f"train-{n:05d}-of-00008.parquet" for n in range(8)]
+    assert load(done.out).num_shards == 8
+    names = [row["name"] for row in load(done.out)]
+    assert names != sorted(names) and sorted(set(names)) == sorted(f"walk{n}" for n in range(10))
+    clips = [pq.read_table(path)["clip"].to_pylist() for path in shards]
+    assert all(own != sorted(own) for own in clips if len(own) > 4), "also the rows of one span"
+    assert any(own[:4] != [0, 1, 2, 3] for own in clips)
+    for path in shards:
+        file = pq.ParquetFile(path)
+        assert all(file.metadata.row_group(group).num_rows <= 2 for group in range(file.num_row_groups))
+
+
+def test_large_data_sets_get_more_shards(make_folder, tmp_path, monkeypatch):
+    root = [make_folder(f"walk{number}") for number in range(20)][0].parent
+    size = sum(file.stat().st_size for file in root.glob("*/*.jpg"))
+    for shards, number in ((1, 8), (14, 16), (1000, 20)):
+        monkeypatch.setattr(conversion, "SHARD_BYTES", size / shards)
+        convert(root, tmp_path / str(shards))
+        assert len(contents(tmp_path / str(shards))) == number, "a multiple of 8, but no more than there are spans"
+
+
+@pytest.mark.parametrize("where", ["walk3/groundtruth.txt", "walk3/00000002.jpg", "walk8/00000012.jpg"])
+def test_a_killed_conversion_goes_on(root, tmp_path, where):
+    """In planning or in a shard: the process waits for a pipe in place of a file, and is killed there with -9."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    convert(root, whole)
+    file = root / where
+    kept = file.rename(tmp_path / file.name)
+    os.mkfifo(file)
+    command = [sys.executable, "-m", "ct_hf.cli", "data", "convert", "folder", root, out, "--stride", str(STRIDE)]
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with file.open("wb"):  # waits until the process reads
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    file.unlink()
+    kept.rename(file)
+    before = {name: (out / name).stat() for name in contents(out)}
+    assert len(before) < 8 and all(contents(out)[name] == contents(whole)[name] for name in before)
+    if before:
+        (missing, *_) = sorted(contents(whole).keys() - before.keys())
+        (out / "data" / f".{Path(missing).name}.partial").write_bytes(b"half a sha")
+    convert(root, out)
+    assert contents(out) == contents(whole)
+    assert (out / "conversion.json").read_text() == (whole / "conversion.json").read_text()
+    for name, stat in before.items():
+        assert (out / name).stat().st_ino == stat.st_ino, "finished shards are not made again"
+
+
+def test_a_finished_conversion_reads_no_frame(root, tmp_path):
+    done = convert(root, tmp_path / "out")
+    for file in root.glob("*/*.jpg"):
+        file.write_bytes(b"")
+    assert convert(root, tmp_path / "out") == done
+
+
+def test_files_appear_when_they_are_whole(tmp_path):
+    def write(path):
+        path.write_text("hal")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", write)
+    assert not (tmp_path / "file").exists()
+    write_whole(tmp_path / "file", lambda path: path.write_text("whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "whole"
+
+
+def test_other_arguments_are_refused(root, tmp_path):
+    convert(root, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(ConversionError, match="begun with `stride`=100, got 50. Use the same"):
+        convert(root, tmp_path / "out", stride=50)
+    with pytest.raises(ConversionError, match="`license`='unknown', got 'mit'"):
+        convert(root, tmp_path / "out", license="mit")
+    with pytest.raises(ValueError, match="`stride` must be"):
+        convert(root, tmp_path / "out", stride=0)
+    with pytest.raises(ValueError, match="`split` of folder must be None"):
+        convert(root, tmp_path / "out", split="train")
+    assert contents(tmp_path / "out") == before
+
+
+def test_other_folders_are_refused(root, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(ConversionError, match="holds 'thesis.tex' and no conversion.json.*Use an empty folder"):
+        convert(root, tmp_path / "mine")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "conversion.json").write_text("{}")
+    with pytest.raises(ConversionError, match="is not the manifest of a conversion"):
+        convert(root, tmp_path / "broken")
+
+
+def test_a_data_set_that_changed_is_refused(root, tmp_path):
+    done = convert(root, tmp_path / "out")
+    manifest = json.loads((done.out / "conversion.json").read_text())
+    ((name, _),) = [(name, spans) for name, spans in manifest["shards"].items() if ["walk4", 0, 12] in spans]
+    (done.out / name).unlink()
+    (root / "walk4" / "00000012.jpg").unlink()
+    rows = (root / "walk4" / "groundtruth.txt").read_text().splitlines()
+    (root / "walk4" / "groundtruth.txt").write_text("\n".join(rows[:11]))
+    with pytest.raises(ConversionError, match="walk4 has 11 frames, but had 12 when"):
+        convert(root, done.out)
+    (root / "walk4").rename(tmp_path / "walk4")
+    with pytest.raises(ConversionError, match="begun with sequence 'walk4', which the data set does not hold now"):
+        convert(root, done.out)
+    (done.out / name).write_bytes(b"PAR1")
+    (tmp_path / "walk4").rename(root / "walk4")
+    with pytest.raises(ConversionError, match=f"{name} is not a shard of this conversion"):
+        convert(root, done.out)
+
+
+def test_two_at_once_are_refused(root, tmp_path):
+    (tmp_path / "out").mkdir()
+    with (
+        FileLock(tmp_path / "out" / ".lock"),
+        pytest.raises(ConversionError, match="Another process converts into"),
+    ):
+        convert(root, tmp_path / "out")
+
+
+def test_what_is_broken_is_left_out_counted_and_too_much_an_error(root, tmp_path, caplog):
+    (root / "walk1" / "00000003.jpg").write_bytes(b"")
+    (root / "walk2" / "groundtruth.txt").unlink()
+    (root / "walk3" / "groundtruth.txt").write_text("NaN,NaN,NaN,NaN\n" * 11 + "1,2,3,4")
+    done = convert(root, tmp_path / "out")
+    assert done.count("sequences") == {"missing_ground_truth": 1, "too_few_visible": 1}
+    assert done.count("frames") == {"corrupt_image": 1}
+    assert [str(entry) for entry in done.left_out] == [
+        "walk2: missing_ground_truth",
+        "walk3: too_few_visible",
+        "walk1, frame 2: corrupt_image",
+    ]
+    for entry in ("walk2", "walk3", "walk1, frame 2"):
+        assert entry in caplog.text
+    assert (done.sequences, done.clips, done.frames, done.all_frames) == (8, 32, 95, 96)
+    with pytest.raises(ConversionError, match=r"2 of 10 sequences were left out.*20.00 %, where 1 % are allowed"):
+        done.check()
+    with pytest.raises(ConversionError, match=r"2 of 10 sequences"):
+        done.check(0.19)
+    done.check(0.2)
+    assert len(contents(done.out)) == 8, "finished shards are kept"
+    assert convert(root, done.out) == done, "and remembered"
+
+
+def test_broken_frames_alone_are_too_much_as_well(root, tmp_path):
+    for number in range(2, 5):
+        (root / "walk1" / f"0000000{number}.jpg").write_bytes(b"")
+    done = convert(root, tmp_path / "out")
+    with pytest.raises(ConversionError, match=r"3 of 120 frames were left out \(corrupt_image: 3\), 2.50 %"):
+        done.check(0.02)
+    done.check(0.025)
+
+
+def test_withheld_ground_truth_cannot_be_converted(tmp_path):
+    root = tmp_path / "got"
+    (root / "test" / "a").mkdir(parents=True)
+    (root / "test" / "list.txt").write_text("a")
+    (root / "test" / "a" / "groundtruth.txt").write_text("1,2,3,4")
+    for number in (1, 2):
+        (root / "test" / "a" / f"{number:08d}.jpg").touch()
+    with pytest.raises(
+        SequenceError, match="None of 1 sequences.*a: a pair needs two.*but its ground truth is withheld"
+    ) as caught:
+        convert_dataset("got10k", root, tmp_path / "out", split="test")
+    assert caught.value.cause == "too_few_visible"
+    with pytest.raises(SequenceError, match="train/list.txt"):
+        convert_dataset("got10k", root, tmp_path / "out")
