@@ -55,7 +55,7 @@ def main() -> None:
         panel.plot(steps, values, color="0.75", linewidth=0.8)
         if len(values) >= args.window:
             mean = np.convolve(values, np.full(args.window, 1 / args.window), "valid")
-            panel.plot(steps[args.window - 1 :], mean, color="#0072B2", linewidth=1.8)
+            panel.plot(steps[args.window // 2 :][: len(mean)], mean, color="#0072B2", linewidth=1.8)
         panel.set(xlabel="step", title=f"{name} of training pairs")
         panel.grid(alpha=0.3)
     out = Path(args.out)
