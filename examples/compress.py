@@ -34,6 +34,7 @@ from ct_hf.compression import (
     plan_from_arguments,
 )
 from ct_hf.data import (
+    Augmentation,
     Photographs,
     ProceduralWorld,
     Sequence,
@@ -90,7 +91,7 @@ def parse_arguments() -> tuple[ScriptArguments, CompressionArguments]:
     parser = HfArgumentParser((ScriptArguments, CompressionArguments))
     parser.set_defaults(
         output_dir="outputs/compress",
-        max_steps=600,
+        max_steps=540,
         per_device_train_batch_size=32,
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
@@ -149,14 +150,23 @@ def main() -> None:
     ################
     if script.train:
         train_sequences = read_sequences(script.train, check=False)
+        augmentation = Augmentation()
     else:
         train_sequences = ProceduralWorld(textures=rendered_textures(script.photographs))
+        augmentation = Augmentation(crop_flip=0.0)  # as the small teacher was trained
     if script.eval:
         eval_sequences = read_sequences(script.eval)
     else:
         held_out = Photographs(script.photographs, "test") if script.photographs else None
         eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
-    pairs = stream_pairs(train_sequences, teacher.config, seed=args.seed, clip_length=6, pairs_per_clip=12)
+    pairs = stream_pairs(
+        train_sequences,
+        teacher.config,
+        seed=args.seed,
+        clip_length=6,
+        pairs_per_clip=12,
+        augmentation=augmentation,
+    )
     pairs = pairs.shuffle(seed=args.seed, buffer_size=SHUFFLED)  # pairs of one clip are alike
     trainer = CompressionTrainer(
         model=student,
