@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from ..files import write_whole
 from .clips import STORED_FEATURES, LeftOut, Span, clip_length, cut_spans, read_rows
 from .layouts import LAYOUTS, read_dataset, which_split
 from .sequences import Sequence, SequenceError
-from .stored import MANIFEST, Conversion, ConversionError, Manifest, read_notes, shard_notes, write_whole
+from .stored import MANIFEST, Conversion, ConversionError, Manifest, read_notes, shard_notes
 
 
 logger = logging.getLogger(__name__)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow.parquet as pq
 
+from ..files import write_whole
 from .clips import LeftOut, Span
 
 
@@ -138,25 +137,6 @@ class Conversion:
                 )
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file aside and puts it in place at once, so that it is whole whenever the process ends.
-
-    Args:
-        path: The file.
-        write: Writes it to the path that it is given.
-    """
-    aside = path.with_name(f".{path.name}.partial")
-    write(aside)
-    for place in (aside, path.parent):  # the content before the name
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if place == aside:
-            os.replace(aside, path)
-
-
 def shard_notes(notes: dict[str, Any]) -> dict[bytes, bytes]:
     """Metadata of a shard's schema that keeps what [`read_notes`] returns."""
     return {_NOTES: json.dumps(notes, separators=(",", ":")).encode()}
@@ -175,4 +155,4 @@ def read_notes(shard: Path) -> dict[str, Any]:
         raise ConversionError(f"{shard} is not a shard of this conversion ({error}). Remove it and go on.") from error
 
 
-__all__ = ["MANIFEST", "Conversion", "ConversionError", "Manifest", "read_notes", "shard_notes", "write_whole"]
+__all__ = ["MANIFEST", "Conversion", "ConversionError", "Manifest", "read_notes", "shard_notes"]

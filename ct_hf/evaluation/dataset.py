@@ -17,6 +17,7 @@ import torch
 from transformers.utils import logging
 
 from ..data.layouts import LAYOUTS
+from ..files import write_whole
 from .curves import score_curves
 from .difference import draw_difference, most_different
 from .lock_step import run_trackers
@@ -162,8 +163,8 @@ class DatasetEvaluation:
             raise ValueError(
                 f"{path} is not there, so nobody knows whose results {files.folder} holds. Give another folder."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"weights": weights, "conditions": conditions}, indent=2) + "\n")
+        content = json.dumps({"weights": weights, "conditions": conditions}, indent=2) + "\n"
+        write_whole(path, lambda aside: aside.write_text(content))
 
     def _judge(
         self, trackers: Mapping[str, PreTrainedTracker], sequences: list[Sequence], files: Mapping[str, ResultFiles]

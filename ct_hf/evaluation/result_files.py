@@ -1,6 +1,5 @@
 """Predicted boxes as text files, so that official toolkits and servers read ours and we read other trackers'."""
 
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
+from ..files import write_whole
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ class ResultFiles:
                     f"`seconds` of {name} must be {len(boxes)} numbers of at least 0, one a frame, got shape {times.shape}"
                     f"{'' if times.shape != (len(boxes),) else ' with others'}."
                 )
-            _write_whole(self.seconds_path(name), "".join(f"{value:.8f}\n" for value in times))
-        _write_whole(path, "".join(",".join(f"{value:.4f}" for value in box) + "\n" for box in boxes))
+            rows = "".join(f"{value:.8f}\n" for value in times)
+            write_whole(self.seconds_path(name), lambda aside: aside.write_text(rows))
+        text = "".join(",".join(f"{value:.4f}" for value in box) + "\n" for box in boxes)
+        write_whole(path, lambda aside: aside.write_text(text))
         return path
 
     def read(self, name: str, num_frames: int | None = None) -> np.ndarray:
@@ -168,14 +171,13 @@ class ResultFiles:
             )
         for name in names:
             self.read(name)
-        part = _part(path)
-        try:
-            with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def write(aside: Path) -> None:
+            with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
                 for file in files:
                     archive.write(file, file.relative_to(self.folder).as_posix())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+
+        write_whole(path, write)
         return path
 
 
@@ -221,22 +223,6 @@ def _read_rows(path: Path, columns: int) -> np.ndarray:
 def _check_name(name: str) -> None:
     if not name or name in (".", "..") or "/" in name or "\\" in name:
         raise ValueError(f"`name` must be a sequence's name without slashes, got {name!r}.")
-
-
-def _part(path: Path) -> Path:
-    """A name beside `path` that no toolkit takes for a result."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A run killed in between leaves what was there before."""
-    part = _part(path)
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 __all__ = ["ResultFiles", "read_boxes"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import write_whole
 from .protocols import PROTOCOLS, Protocol
 
 
@@ -151,10 +152,8 @@ def write_results(results: Results, folder: str | Path, **provenance: Any) -> Pa
         `Path`: the file.
     """
     path = Path(folder) / RESULTS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(_without_nan({**asdict(results), **provenance}), indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    content = json.dumps(_without_nan({**asdict(results), **provenance}), indent=2) + "\n"
+    write_whole(path, lambda aside: aside.write_text(content, encoding="utf-8"))
     return path
 
 

@@ -20,7 +20,6 @@ from ct_hf.data import (
     read_dataset,
     repeat_clips,
 )
-from ct_hf.data.stored import write_whole
 
 
 STRIDE = 100  # rows of three frames
@@ -152,18 +151,6 @@ def test_a_finished_conversion_reads_no_frame(root, tmp_path):
     for file in root.glob("*/*.jpg"):
         file.write_bytes(b"")
     assert convert(root, tmp_path / "out") == done
-
-
-def test_files_appear_when_they_are_whole(tmp_path):
-    def write(path):
-        path.write_text("hal")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "file", write)
-    assert not (tmp_path / "file").exists()
-    write_whole(tmp_path / "file", lambda path: path.write_text("whole"))
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "whole"
 
 
 def test_other_arguments_are_refused(root, tmp_path):

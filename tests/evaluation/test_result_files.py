@@ -127,7 +127,7 @@ def test_killed_run_leaves_no_half_file(tmp_path, monkeypatch, layout):
             files.write(name, BOXES + 1, [2, 2])
     assert files.read("old").tolist() == pytest.approx(BOXES.round(4))
     assert not files.boxes_path("new").exists()
-    assert [path for path in tmp_path.rglob("*") if path.suffix == ".part"] == []
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
 
 
 def test_boxes_come_last(tmp_path, monkeypatch):
