@@ -46,18 +46,19 @@ def convert(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Track annotated sequences with one or several trackers and print their figures."""
-    from .data import LAYOUTS, read_dataset
+    from .data.layouts import LAYOUTS, read_dataset, which_split
     from .evaluation import DatasetEvaluation, comparison_table, evaluate_trackers
 
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.touch()  # a file that cannot be written is found before the work is done
     layout, root = args.dataset or ("folder", args.sequences)
-    sequences = read_dataset(layout, root, args.split)
+    split = which_split(layout, args.split)
+    sequences = read_dataset(layout, root, split)
     names = _names(args.tracker)
     trackers = {name: _load(path, args.device, args.dtype) for path, name in zip(args.tracker, names, strict=True)}
     if args.out:
-        evaluation = DatasetEvaluation(args.out, layout, args.split, args.protocol, args.batch_size)
+        evaluation = DatasetEvaluation(args.out, layout, split, args.protocol, args.batch_size)
         result = evaluation.run(trackers, sequences)
         if result is None:  # another process, or a server, judges
             if not all(sequence.annotated for sequence in sequences):
@@ -68,9 +69,12 @@ def evaluate(args: argparse.Namespace) -> None:
     else:
         protocol = args.protocol or LAYOUTS[layout].protocol
         result = evaluate_trackers(trackers, sequences, protocol=protocol, batch_size=args.batch_size)
+    speeds = {tracker.speed.conditions for tracker in result.trackers if tracker.speed}
     result = result.to_dict()
     print(comparison_table([{**row, "layers": len(trackers[row["name"]].layers)} for row in result["trackers"]]))
-    print(f"FPS: {args.device}, {_conditions(trackers, args.batch_size)}")
+    print(
+        "\n".join(f"FPS: {conditions}" for conditions in sorted(speeds)) or "FPS: not of one kind of run, so not known"
+    )
     if args.out:
         print(f"saved to {args.out}", file=sys.stderr)
     if args.json:
@@ -104,14 +108,6 @@ def track(args: argparse.Namespace) -> int:
         if lost:
             print(f"target {target} was lost in {lost} of them", file=sys.stderr)
     return 130 if done.stopped else 0
-
-
-def _conditions(trackers: dict[str, Any], batch_size: int) -> str:
-    import torch
-
-    types = sorted({str(model.dtype).removeprefix("torch.") for model in trackers.values()})
-    lock_step = f"{batch_size} sequences in lock-step" if batch_size > 1 else "one sequence at a time"
-    return f"{' and '.join(types)}, {lock_step}, torch on {torch.get_num_threads()} threads; reading of frames not counted"
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_evaluate_keeps_boxes_and_goes_on_from_them(trackers, sequences, tmp_pat
     arguments += ["--out", str(tmp_path / "results"), "--protocol", "otb", "--batch-size", "2"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "FPS: cpu, float32, 2 sequences in lock-step" in printed
+    assert "FPS: cpu, float32, batch size 2, " in printed and "crop, forward pass and box" in printed
     content = json.loads((tmp_path / "results" / "results.json").read_text())
     assert content["protocol"] == "otb" and content["trackers"][0]["speed"]["batch_size"] == 2
     boxes = tmp_path / "results" / "first" / "square1.txt"

@@ -21,10 +21,18 @@ from ..files import write_whole
 from .curves import score_curves
 from .difference import draw_difference, most_different
 from .lock_step import run_trackers
-from .one_pass import EvaluationResult, TrackerResult, check_evaluation, judge, protocol_arguments
+from .one_pass import (
+    EvaluationResult,
+    TrackerResult,
+    check_evaluation,
+    device_of,
+    judge,
+    protocol_arguments,
+    speed_conditions,
+)
 from .protocols import Protocol
 from .result_files import ResultFiles
-from .results import STRIPS_FOLDER, Results, SequenceLength, Speed, TrackerScores, write_results
+from .results import STRIPS_FOLDER, Results, SequenceLength, TrackerScores, write_results
 
 
 if TYPE_CHECKING:
@@ -36,9 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-CLOCK = (
-    "crop, forward pass and box of a step, shared out over its sequences; frames decoded before; median of all frames"
-)
 _NUM_STRIPS = 3
 
 
@@ -103,9 +108,10 @@ class DatasetEvaluation:
         check_evaluation(trackers, sequences, self.protocol)
         files = self._result_files(trackers)
         with _processes(trackers) as state:
+            conditions = {}
             if state.is_main_process:
                 for name, model in trackers.items():
-                    self._claim(files[name], model, state.num_processes)
+                    conditions[name] = self._claim(files[name], model, sequences, state.num_processes)
             state.wait_for_everyone()
             waiting = {
                 name: [sequence for sequence in sequences if not files[name].has(sequence.name)] for name in trackers
@@ -122,7 +128,7 @@ class DatasetEvaluation:
             if not state.is_main_process:
                 return None
             if all(sequence.annotated for sequence in sequences):
-                return self._judge(trackers, sequences, files)
+                return self._judge(trackers, sequences, files, conditions)
             for kept in files.values():
                 kept.pack([sequence.name for sequence in sequences], kept.folder.with_name(f"{kept.folder.name}.zip"))
             return None
@@ -138,16 +144,12 @@ class DatasetEvaluation:
             name: ResultFiles(self.folder / folder, LAYOUTS[self.layout].results) for name, folder in folders.items()
         }
 
-    def _claim(self, files: ResultFiles, model: PreTrainedTracker, num_processes: int) -> None:
+    def _claim(
+        self, files: ResultFiles, model: PreTrainedTracker, sequences: list[Sequence], num_processes: int
+    ) -> dict[str, Any] | None:
         """Write down whose boxes and which conditions these are; refuse to mix those of two trackers."""
         path = files.folder / "tracker.json"
-        device = str(_device(model)) + (f", {num_processes} processes" if num_processes > 1 else "")
-        conditions = {
-            "device": device,
-            "dtype": str(getattr(model, "dtype", torch.float32)).removeprefix("torch."),
-            "batch_size": self.batch_size,
-            "threads": torch.get_num_threads(),
-        }
+        conditions = speed_conditions(model, self.batch_size, num_processes)
         weights = _fingerprint(model)
         if path.is_file():
             kept = json.loads(path.read_text())
@@ -156,18 +158,25 @@ class DatasetEvaluation:
                     f"{files.folder} holds boxes of another tracker: its weights or configuration are not those given now. "
                     "Delete that folder, or keep the results in another one."
                 )
+            if all(files.has(sequence.name) for sequence in sequences):
+                return kept["conditions"]
             if kept["conditions"] != conditions:
                 logger.warning(f"{files.folder} was begun under other conditions: it will have no speed.")
                 conditions = None
-        elif any(files.folder.glob("*")):
+        elif any(files.folder.glob("[!.]*")):
             raise ValueError(
                 f"{path} is not there, so nobody knows whose results {files.folder} holds. Give another folder."
             )
         content = json.dumps({"weights": weights, "conditions": conditions}, indent=2) + "\n"
         write_whole(path, lambda aside: aside.write_text(content))
+        return conditions
 
     def _judge(
-        self, trackers: Mapping[str, PreTrainedTracker], sequences: list[Sequence], files: Mapping[str, ResultFiles]
+        self,
+        trackers: Mapping[str, PreTrainedTracker],
+        sequences: list[Sequence],
+        files: Mapping[str, ResultFiles],
+        conditions: Mapping[str, dict[str, Any] | None],
     ) -> EvaluationResult:
         from_own = LAYOUTS[self.layout].from_own
         boxes = {
@@ -178,11 +187,8 @@ class DatasetEvaluation:
             name: {sequence.name: files[name].read_seconds(sequence.name) for sequence in sequences}
             for name in trackers
         }
-        result = judge(trackers, sequences, boxes, seconds, self.protocol)
-        scores = [
-            self._scores(tracker, trackers[tracker.name], sequences, files[tracker.name])
-            for tracker in result.trackers
-        ]
+        result = judge(trackers, sequences, boxes, seconds, conditions, self.protocol)
+        scores = [self._scores(tracker, trackers[tracker.name], sequences) for tracker in result.trackers]
         lengths = [SequenceLength(sequence.name, len(sequence)) for sequence in sequences]
         dataset = f"{self.layout} {self.split}" if self.split else self.layout
         write_results(Results(dataset, self.protocol, lengths, scores), self.folder, versions=_versions())
@@ -190,11 +196,8 @@ class DatasetEvaluation:
             self._draw(sequences, boxes)
         return result
 
-    def _scores(
-        self, tracker: TrackerResult, model: PreTrainedTracker, sequences: list[Sequence], files: ResultFiles
-    ) -> TrackerScores:
+    def _scores(self, tracker: TrackerResult, model: PreTrainedTracker, sequences: list[Sequence]) -> TrackerScores:
         predictions = [tracker.predictions[sequence.name] for sequence in sequences]
-        conditions = json.loads((files.folder / "tracker.json").read_text())["conditions"]
         return TrackerScores(
             name=tracker.name,
             layers=len(model.layers) if hasattr(model, "layers") else None,
@@ -202,12 +205,14 @@ class DatasetEvaluation:
             score=tracker.score,
             per_sequence=tracker.per_sequence,
             curves=score_curves(predictions, **protocol_arguments(sequences, self.protocol)),
-            speed=Speed(fps=tracker.fps, **conditions, warm_up=0, clock=CLOCK) if conditions else None,
+            speed=tracker.speed,
         )
 
     def _draw(self, sequences: list[Sequence], boxes: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         folder = self.folder / STRIPS_FOLDER
         folder.mkdir(exist_ok=True)
+        for old in folder.glob("*.png"):  # of other trackers or sequences
+            old.unlink()
         for sequence in most_different(sequences, boxes, num_sequences=_NUM_STRIPS):
             predictions = {name: tracks[sequence.name] for name, tracks in boxes.items()}
             draw_difference(sequence, predictions).save(folder / f"{sequence.name}.png")
@@ -218,7 +223,7 @@ def _processes(trackers: Mapping[str, PreTrainedTracker]) -> Iterator[PartialSta
     """The processes that this one was launched with, if any; left as they were found."""
     from accelerate import PartialState
 
-    on_cpu = all(_device(model).type == "cpu" for model in trackers.values())
+    on_cpu = all(device_of(model).type == "cpu" for model in trackers.values())
     found = torch.distributed.is_available() and torch.distributed.is_initialized()
     state = PartialState(cpu=on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1)
     try:
@@ -226,10 +231,6 @@ def _processes(trackers: Mapping[str, PreTrainedTracker]) -> Iterator[PartialSta
     finally:
         if not found:
             state.destroy_process_group()
-
-
-def _device(model: Any) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _fingerprint(model: Any) -> str:

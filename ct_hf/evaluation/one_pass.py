@@ -7,15 +7,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..models.cost import count_parameters
 from .lock_step import run_trackers
 from .protocols import Protocol, check_protocol, score_sequences
+from .results import Speed
 
 
 if TYPE_CHECKING:
     from ..data.sequences import Sequence
     from ..models.tracker import PreTrainedTracker
+
+
+_CLOCK = (
+    "crop, forward pass and box of a step, shared out over its sequences; frames decoded before; median of all frames"
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class TrackerResult:
     Args:
         name (`str`): name it was evaluated under.
         score (`dict[str, float]`): the protocol's figures over all sequences, in per cent, see [`score_sequences`].
-        fps (`float`): frames per second, 1 / median of the seconds a frame took, see [`evaluate_trackers`].
+        speed ([`Speed`], *optional*): how fast it was, see [`evaluate_trackers`]; `None` where boxes come from several runs
+            under different conditions.
         parameters (`int`): number of parameters.
         per_sequence (`dict[str, dict[str, float]]`): the same by sequence.
         predictions (`dict[str, np.ndarray]`): by sequence, `x, y, w, h` in pixels of shape `(num_frames, 4)`; the first
@@ -35,10 +43,15 @@ class TrackerResult:
 
     name: str
     score: dict[str, float]
-    fps: float
+    speed: Speed | None
     parameters: int
     per_sequence: dict[str, dict[str, float]]
     predictions: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second, where the speed is known."""
+        return self.speed.fps if self.speed else None
 
 
 @dataclass(frozen=True)
@@ -119,11 +132,30 @@ def protocol_arguments(sequences: list[Sequence], protocol: Protocol) -> dict[st
     }
 
 
+def speed_conditions(model: PreTrainedTracker, batch_size: int, num_processes: int = 1) -> dict[str, Any]:
+    """Fields of [`Speed`] but the speed itself, for a tracker that is about to run here."""
+    device = str(device_of(model))
+    return {
+        "device": f"{device}, {num_processes} processes" if num_processes > 1 else device,
+        "dtype": str(getattr(model, "dtype", torch.float32)).removeprefix("torch."),
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+        "warm_up": 0,
+        "clock": _CLOCK,
+    }
+
+
+def device_of(model: PreTrainedTracker) -> torch.device:
+    """Where a tracker's weights are; the processor for what has none, such as a baseline."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def judge(
     trackers: Mapping[str, PreTrainedTracker],
     sequences: list[Sequence],
     predictions: Mapping[str, Mapping[str, np.ndarray]],
     seconds: Mapping[str, Mapping[str, np.ndarray]],
+    conditions: Mapping[str, dict[str, Any] | None],
     protocol: Protocol,
 ) -> EvaluationResult:
     """
@@ -134,6 +166,8 @@ def judge(
         sequences (`list[Sequence]`): what they tracked.
         predictions (`Mapping[str, Mapping[str, np.ndarray]]`): by tracker and sequence, boxes as a [`~lock_step.Run`] has them.
         seconds (`Mapping[str, Mapping[str, np.ndarray]]`): the same for the seconds.
+        conditions (`Mapping[str, dict]`): by tracker, what [`speed_conditions`] gave; `None` if they were not the same
+            throughout.
         protocol (`str`): whose rules, see [`score_sequences`].
 
     Returns:
@@ -145,12 +179,13 @@ def judge(
     for tracker, model in trackers.items():
         score = score_sequences([predictions[tracker][name] for name in names], **arguments)
         per_sequence = score.pop("per_sequence")
+        # The start is another thing than a step, and the first frame's.
+        fps = 1 / float(np.median(np.concatenate([seconds[tracker][name][1:] for name in names])))
         results.append(
             TrackerResult(
                 name=tracker,
                 score=score,
-                # The start is another thing than a step, and the first frame's.
-                fps=1 / float(np.median(np.concatenate([seconds[tracker][name][1:] for name in names]))),
+                speed=Speed(fps, **conditions[tracker]) if conditions[tracker] else None,
                 parameters=count_parameters(model),
                 per_sequence=dict(zip(names, per_sequence, strict=True)),
                 predictions={name: predictions[tracker][name] for name in names},
@@ -199,10 +234,11 @@ def evaluate_trackers(
     check_annotated(sequences)
     predictions: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
     seconds: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
+    conditions = {name: speed_conditions(model, batch_size) for name, model in trackers.items()}
     for run in run_trackers(trackers, dict.fromkeys(trackers, sequences), batch_size=batch_size, progress=progress):
         predictions[run.tracker][run.sequence] = run.boxes
         seconds[run.tracker][run.sequence] = run.seconds
-    return judge(trackers, sequences, predictions, seconds, protocol)
+    return judge(trackers, sequences, predictions, seconds, conditions, protocol)
 
 
 __all__ = ["EvaluationResult", "TrackerResult", "evaluate_trackers"]

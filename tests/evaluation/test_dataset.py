@@ -92,6 +92,28 @@ def test_speed_is_of_one_kind_of_run_or_none(tmp_path, make_sequence, make_track
     assert read_results(tmp_path).trackers[0].score["auc"] > 0
 
 
+def test_speed_is_that_of_the_run_whatever_judges_it_again(tmp_path, make_sequence, make_tracker):
+    tracker, sequences = make_tracker(), [make_sequence("a"), make_sequence("b")]
+    before = DatasetEvaluation(tmp_path, batch_size=1).run({"t": tracker}, sequences, progress=False)
+    again = DatasetEvaluation(tmp_path, batch_size=2).run({"t": tracker}, sequences, progress=False)
+    assert again.trackers[0].speed == before.trackers[0].speed
+    assert again.trackers[0].speed.batch_size == 1
+
+
+def test_a_kill_before_the_first_box_is_no_obstacle(tmp_path, make_sequence, make_tracker):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / ".tracker.json.partial").write_text('{"weig')
+    DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence()], progress=False)
+    assert (tmp_path / "results.json").is_file()
+
+
+def test_strips_are_of_this_evaluation(tmp_path, make_sequence, make_tracker):
+    trackers = {"a": make_tracker(make_sequence().boxes), "b": make_tracker()}
+    DatasetEvaluation(tmp_path).run(trackers, [make_sequence("old"), make_sequence("new")], progress=False)
+    DatasetEvaluation(tmp_path).run(trackers, [make_sequence("new")], progress=False)
+    assert [path.name for path in (tmp_path / "strips").iterdir()] == ["new.png"]
+
+
 def test_boxes_of_another_length_are_refused(tmp_path, make_sequence, make_tracker):
     tracker = make_tracker()
     DatasetEvaluation(tmp_path).run({"t": tracker}, [make_sequence(num_frames=5)], progress=False)
