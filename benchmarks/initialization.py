@@ -87,7 +87,7 @@ def main() -> None:
                 model=start_student(teacher, plan, start),
                 teacher_model=teacher,
                 args=training,
-                train_dataset=pairs.shuffle(seed=seed, buffer_size=384),
+                train_dataset=pairs,
                 eval_dataset=held_out,
                 plan=plan,
             )

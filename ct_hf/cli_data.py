@@ -2,9 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -27,30 +25,23 @@ def convert(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """Draw training pairs of a data set."""
-    import numpy as np
     from transformers import AutoConfig
 
-    from .data import CAUSES, LAYOUTS, PairSampler, draw_pairs, read_dataset, stream_clips
-    from .data.streaming import describe_skipped
+    from .data import LAYOUTS, PairSampler, SequenceClips, draw_pairs, read_dataset
+    from .data.sequences import describe_causes
     from .models import OSTrackConfig
 
     config = AutoConfig.from_pretrained(args.tracker) if args.tracker else OSTrackConfig()
     split = args.split or (LAYOUTS[args.layout].training_split if args.layout in LAYOUTS else None)
     sequences = read_dataset(args.layout, args.root, split, check=False)
-    skipped = np.zeros(len(CAUSES), dtype=int)
-
-    def counted(clips: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for row in clips:
-            np.add(skipped, row["skipped"], out=skipped)
-            yield row
-
-    clips = counted(stream_clips(sequences, seed=args.seed))
-    sheet = draw_pairs(clips, PairSampler(config, seed=args.seed), args.pairs)
+    clips = SequenceClips(sequences, max_bad=1.0)  # what is broken is told below
+    sheet, skipped = draw_pairs(clips, PairSampler(config), seed=args.seed, num_pairs=args.pairs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out)
     print(f"{args.pairs} pairs of {len(sequences)} sequences, saved to {args.out}")
-    if skipped.any():
-        print(f"draws that hit something unusable: {describe_skipped(skipped)}", file=sys.stderr)
+    for what, causes in (("sequences", clips.left_out), ("draws", skipped)):
+        if causes:
+            print(f"{what} that could not be used: {describe_causes(causes)}", file=sys.stderr)
 
 
 def add_data_commands(parser: argparse.ArgumentParser) -> None:

@@ -4,9 +4,10 @@
 
 takes the small teacher in examples/assets/teacher and sequences rendered on the fly; with --from_scratch it also trains
 a student of the same shape without the teacher, to compare. On your own tracker and videos (folders of <sequence>/*.jpg +
-groundtruth.txt):
+groundtruth.txt), and on several data sets, on a disk or streamed from the Hub:
 
     accelerate launch examples/compress.py --teacher org/tracker --train videos/train --eval videos/val --num-stages 4
+    accelerate launch examples/compress.py --train lasot:data/LaSOT got10k:data/GOT-10k user/coco-clips --ratios 1 1 0.5
 
 --dry-run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
 sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge
@@ -38,6 +39,7 @@ from ct_hf.data import (
     Photographs,
     ProceduralWorld,
     Sequence,
+    open_source,
     procedural_sequences,
     read_sequences,
     rendered_textures,
@@ -48,7 +50,6 @@ from ct_hf.hub import write_card
 from ct_hf.models.cost import count_gmacs
 
 
-SHUFFLED = 768  # pairs among which the next one is drawn
 ASSETS = Path(__file__).parent / "assets"
 LIMITS = (
     "Made to show and to test a compression. Judge it on your own videos before you use it; it follows what moves, whatever "
@@ -63,8 +64,15 @@ class ScriptArguments:
     teacher: str = field(
         default=str(ASSETS / "teacher"), metadata={"help": "Folder or Hub repository of the tracker to compress."}
     )
-    train: str | None = field(
-        default=None, metadata={"help": "Folder of annotated sequences to train on. Default: rendered on the fly."}
+    train: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What to train on: a folder of annotated sequences, a data set in its own layout such as "
+            "lasot:data/LaSOT, a folder of stored clips or a Hub repository of them; or several. Default: rendered on the fly."
+        },
+    )
+    ratios: list[float] | None = field(
+        default=None, metadata={"help": "Pairs of each of several data sets to train on. Default: as many of each."}
     )
     eval: str | None = field(
         default=None,
@@ -76,6 +84,10 @@ class ScriptArguments:
     eval_sequences: int = field(default=40, metadata={"help": "Rendered sequences to judge on."})
     photographs: str | None = field(
         default=None, metadata={"help": "Folder of photographs for the rendered sequences. Default: textures alone."}
+    )
+    search_frames: int = field(
+        default=1,
+        metadata={"help": "Search frames in a row of each pair, for trackers with a memory such as ODTrack."},
     )
     from_scratch: bool = field(
         default=False,
@@ -149,10 +161,16 @@ def main() -> None:
     # Training
     ################
     if script.train:
-        train_sequences = read_sequences(script.train, check=False)
+        readers = args.world_size * max(1, args.dataloader_num_workers)
+        source = {place: open_source(place, num_shards=max(8, readers)) for place in script.train}
+        if script.ratios and len(script.ratios) != len(script.train):
+            raise ValueError(
+                f"--ratios has {len(script.ratios)} numbers for {len(script.train)} data sets of --train."
+            )
+        ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
         augmentation = Augmentation()
     else:
-        train_sequences = ProceduralWorld(textures=rendered_textures(script.photographs))
+        source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
         augmentation = Augmentation(crop_flip=0.0)  # as the small teacher was trained
     if script.eval:
         eval_sequences = read_sequences(script.eval)
@@ -160,14 +178,15 @@ def main() -> None:
         held_out = Photographs(script.photographs, "test") if script.photographs else None
         eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
     pairs = stream_pairs(
-        train_sequences,
+        source,
         teacher.config,
         seed=args.seed,
+        ratios=ratios,
         clip_length=6,
-        pairs_per_clip=12,
+        pairs_per_clip=4 if script.train else 12,
+        num_search_frames=script.search_frames,
         augmentation=augmentation,
     )
-    pairs = pairs.shuffle(seed=args.seed, buffer_size=SHUFFLED)  # pairs of one clip are alike
     trainer = CompressionTrainer(
         model=student,
         teacher_model=teacher,

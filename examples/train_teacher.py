@@ -138,8 +138,6 @@ def main() -> None:
         # Sizes have to be seen, not guessed from the crop's: a tracker that guesses too large grows from frame to frame.
         scale_jitter=0.35,
     )
-    # Pairs of one clip are alike; shuffled, a batch shows five times as many things.
-    pairs = pairs.shuffle(seed=args.seed, buffer_size=768)
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(args.output_dir)

@@ -2,20 +2,25 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
 from ..data.sequences import CAUSES, Sequence
+from ..data.streaming import PairStream
 from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
@@ -88,6 +93,7 @@ class TrackerTrainer(Trainer):
             "train": defaultdict(list),
             "eval": defaultdict(list),
         }
+        self._seen_batches = 0
         self.skipped: Counter[str] = Counter()
         self._pending_skips = torch.zeros(len(CAUSES), dtype=torch.int64)
         super().__init__(
@@ -110,6 +116,18 @@ class TrackerTrainer(Trainer):
         if args.compile_layers:
             self._compile_layers(model)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of training; a stream of pairs leaves unread those that a resumed run has seen."""
+        stream = self.train_dataset
+        if not isinstance(stream, PairStream):
+            return super().get_train_dataloader()
+        readers = self.accelerator.num_processes * max(1, self.args.dataloader_num_workers)
+        self.train_dataset = stream.shared(readers, self._seen_batches, self._train_batch_size)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = stream
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Build the schedule of the learning rate; a constant one drops once (section 4.1 of the paper)."""
         if self.lr_scheduler is None and self.args.lr_scheduler_type == "constant":
@@ -125,6 +143,23 @@ class TrackerTrainer(Trainer):
         spared = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, norms)}
         names = super().get_decay_parameter_names(model)
         return [name for name in names if name not in spared and "position_embeddings" not in name]
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, see [`~transformers.Trainer`]; a run that goes on reads no data that it has seen."""
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        state = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
+        self._seen_batches = 0
+        if state and state.is_file() and not self.args.ignore_data_skip:
+            steps = TrainerState.load_from_json(str(state)).global_step
+            self._seen_batches = steps * self.args.gradient_accumulation_steps
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
+        """Read the batches of a step; what is trained is saved if they cannot be read."""
+        with self._saved_on_error("Reading of data"):
+            return super().get_batch_samples(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -228,17 +263,23 @@ class TrackerTrainer(Trainer):
         if callable(getattr(self.optimizer, "eval", None)):
             self.optimizer.eval()  # of schedule-free optimizers, as the Trainer does before it evaluates
         try:
-            with preserved_randomness(self.args.device):
+            with self._saved_on_error("Tracking"), preserved_randomness(self.args.device):
                 figures = track_sequences(self._deployed(), self.tracking_dataset, self.accelerator)
-        except Exception:
-            if self.is_in_train and self.state.global_step:
-                self._save_checkpoint(self.model, trial=None)
-                logger.error(f"Tracking failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
-            raise
         finally:
             self.model.train(training)
         figures["runtime"] = round(time.perf_counter() - started, 4)
         return {f"{prefix}_tracking_{name}": value for name, value in figures.items()}
+
+    @contextmanager
+    def _saved_on_error(self, what: str) -> Iterator[None]:
+        """Save the step that was reached if something goes wrong."""
+        try:
+            yield
+        except Exception:  # whatever it is: it is raised again, and no training done so far may be lost
+            if self.is_in_train and self.state.global_step:
+                self._save_checkpoint(self.model, trial=None)
+                logger.error(f"{what} failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
+            raise
 
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""

@@ -13,17 +13,18 @@ from .textures import ProceduralTextures, TextureSource
 
 
 if TYPE_CHECKING:
-    from .clips import STORED_FEATURES, repeat_clips
+    from .clip_sources import RenderedClips, SequenceClips
+    from .clips import STORED_FEATURES
     from .contact_sheet import draw_pairs
     from .conversion import convert_dataset
-    from .pairs import stream_pairs
+    from .pairs import open_source, stream_pairs
     from .sampling import PairSampler
     from .stored import Conversion, ConversionError
-    from .streaming import CLIP_FEATURES, stream_clips
+    from .stored_clips import StoredClips
+    from .streaming import PairStream
 
 __all__ = [
     "CAUSES",
-    "CLIP_FEATURES",
     "LAYOUTS",
     "STORED_FEATURES",
     "Augmentation",
@@ -32,36 +33,41 @@ __all__ = [
     "FolderSequence",
     "Layout",
     "PairSampler",
+    "PairStream",
     "Photographs",
     "ProceduralSequence",
     "ProceduralTextures",
     "ProceduralWorld",
+    "RenderedClips",
     "Sequence",
+    "SequenceClips",
     "SequenceError",
+    "StoredClips",
     "TextureMix",
     "TextureSource",
     "TrackingCollator",
     "convert_dataset",
     "draw_pairs",
+    "open_source",
     "procedural_sequences",
     "read_dataset",
     "read_sequences",
     "rendered_textures",
-    "repeat_clips",
-    "stream_clips",
     "stream_pairs",
 ]
 
 _LATE = {
-    "CLIP_FEATURES": "streaming",
     "Conversion": "stored",
     "ConversionError": "stored",
     "PairSampler": "sampling",
+    "PairStream": "streaming",
+    "RenderedClips": "clip_sources",
+    "SequenceClips": "clip_sources",
     "STORED_FEATURES": "clips",
+    "StoredClips": "stored_clips",
     "convert_dataset": "conversion",
     "draw_pairs": "contact_sheet",
-    "repeat_clips": "clips",
-    "stream_clips": "streaming",
+    "open_source": "pairs",
     "stream_pairs": "pairs",
 }
 

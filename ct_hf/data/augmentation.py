@@ -12,7 +12,7 @@ class Augmentation:
     Args:
         grayscale: Probability that a pair is turned to grey.
         flip: Probability that a whole pair is mirrored left to right.
-        crop_flip: Probability that the templates, and independently the search crop, are mirrored left to right.
+        crop_flip: Probability that the templates, and independently the search crops, are mirrored left to right.
         brightness: Each crop is multiplied by a factor drawn from `1 - brightness` to `1 + brightness`.
     """
 
@@ -25,7 +25,7 @@ class Augmentation:
         self,
         rng: np.random.Generator,
         templates: np.ndarray,
-        search: np.ndarray,
+        searches: np.ndarray,
         template_boxes: np.ndarray,
         search_boxes: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -34,9 +34,9 @@ class Augmentation:
         Args:
             rng: Source of all draws.
             templates: `(num_templates, height, width, 3)` uint8.
-            search: `(height, width, 3)` uint8.
+            searches: `(num_search_frames, height, width, 3)` uint8.
             template_boxes: `(num_templates, 4)` cxcywh in [0, 1] of each crop.
-            search_boxes: `(4,)` cxcywh in [0, 1] of the search crop.
+            search_boxes: `(num_search_frames, 4)` cxcywh in [0, 1] of each crop.
 
         Returns:
             The four arrays, changed.
@@ -47,16 +47,16 @@ class Augmentation:
             self.crop_flip,
             self.crop_flip,
         )
-        factors = rng.uniform(1 - self.brightness, 1 + self.brightness, len(templates) + 1)
+        factors = rng.uniform(1 - self.brightness, 1 + self.brightness, len(templates) + len(searches))
         if gray:
-            templates, search = _grayscale(templates), _grayscale(search)
-        templates = np.stack([_brighten(crop, factor) for crop, factor in zip(templates, factors, strict=False)])
-        search = _brighten(search, factors[-1])
+            templates, searches = _grayscale(templates), _grayscale(searches)
+        templates = _brighten(templates, factors[: len(templates)])
+        searches = _brighten(searches, factors[len(templates) :])
         if flip != template_flip:
             templates, template_boxes = _mirror(templates, template_boxes)
         if flip != search_flip:
-            search, search_boxes = _mirror(search, search_boxes)
-        return templates, search, template_boxes, search_boxes
+            searches, search_boxes = _mirror(searches, search_boxes)
+        return templates, searches, template_boxes, search_boxes
 
 
 def _grayscale(crops: np.ndarray) -> np.ndarray:
@@ -64,9 +64,9 @@ def _grayscale(crops: np.ndarray) -> np.ndarray:
     return np.repeat(gray[..., None], 3, axis=-1)
 
 
-def _brighten(crop: np.ndarray, factor: float) -> np.ndarray:
-    table = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
-    return table[crop]
+def _brighten(crops: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    tables = np.clip(np.rint(np.arange(256) * factors[:, None]), 0, 255).astype(np.uint8)
+    return np.stack([table[crop] for table, crop in zip(tables, crops, strict=True)])
 
 
 def _mirror(crops: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,7 @@ A row is what a training pair is drawn from, and a streaming reader sees one row
 apart, or a tracker would never see its target change; it has to be small, or a reader that shuffles would hold gigabytes;
 and every frame has to be in some row. Hence three rules:
 
-1. A row has at most 32 frames, the first and the last at most 200 frames apart: OSTrack's largest gap, and the default of
-   [`stream_clips`]. With the default stride of 8 that is 26 frames, exactly 200 apart; of 30 to 100 kB each, 1 to 3 MB.
+1. A row has at most 32 frames, the first and the last at most 200 frames apart: OSTrack's largest gap. With the default stride of 8 that is 26 frames, exactly 200 apart; of 30 to 100 kB each, 1 to 3 MB.
 2. A sequence is cut into spans of equal length, as few as possible, of at most `stride` rows each. Nothing is left over
    at its end.
 3. A span is dealt to its rows like cards: of k rows, row j has the frames j, j + k, j + 2k ... of the span. Every
@@ -13,7 +12,8 @@ and every frame has to be in some row. Hence three rules:
    that a sequence of 100 frames gives 4 rows of 25 frames, each reaching over all of it, and none of 12.
 
 What is left out: frames whose image is broken, is not of the usual size of its span, or whose visible target has a box without
-area in the frame, and rows that show the target in fewer than two frames, of which no pair can be made. Absent frames stay.
+area in the frame, and rows that show the target in fewer than two frames, of which no pair can be made. Absent frames stay. A
+sequence of one frame, an image with a box, is one row.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from datasets import Features, IterableDataset, Value, concatenate_datasets
+from datasets import Features, Image, List, Value
 
 from .sequences import Sequence, SequenceError, check_box, frame_size
-from .streaming import CLIP_FEATURES
 
 
 logger = logging.getLogger(__name__)
@@ -39,15 +38,25 @@ MOST_STRIDE = MOST_APART // 2
 
 STORED_FEATURES = Features(
     {
-        **{name: feature for name, feature in CLIP_FEATURES.items() if name != "skipped"},
+        "name": Value("string"),
+        "clip": Value("int64"),
+        "frames": List(Image(decode=False)),
+        "frame_index": List(Value("int32")),
+        "boxes": List(List(Value("float32"), length=4)),
+        "visible": List(Value("bool")),
         "language": Value("string"),
         "source": Value("string"),
         "license": Value("string"),
     }
 )
-"""Columns of a stored clip: those of [`CLIP_FEATURES`] without `skipped`, so that [`PairSampler`] takes them as they are.
-`clip` is the number of the first frame dealt to the row, `boxes` are xywh in pixels from 0, `language` is null where there
+"""Columns of a stored clip. `frames` are undecoded image files, `clip` is the number of the first frame dealt to the row, `boxes` are xywh in pixels from 0, `language` is null where there
 is no sentence, `source` is the name of the data set and its split, such as `lasot/train`."""
+
+
+GROUP_ROWS = 8
+"""Rows of a row group, which a reader fetches at once: some 20 MB."""
+
+_T = TypeVar("_T")
 
 
 class Span(NamedTuple):
@@ -102,6 +111,41 @@ def cut_spans(name: str, num_frames: int, stride: int) -> list[Span]:
     return [Span(name, start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
 
 
+def deal(spans: list[_T], num_shards: int) -> list[list[_T]]:
+    """Shares spans out at random, so that each shard has some of many sequences, in their order."""
+    order = np.random.default_rng(0).permutation(len(spans))
+    return [[spans[index] for index in sorted(order[shard::num_shards])] for shard in range(num_shards)]
+
+
+def row_order(shard: int, num_rows: int) -> np.ndarray:
+    """Order in which the rows of a shard are kept: a random one, the same in each run."""
+    return np.random.default_rng([0, shard]).permutation(num_rows)
+
+
+def check_usable(sequence: Sequence) -> None:
+    """Refuses a sequence of which no pair can be made.
+
+    Raises:
+        SequenceError: Its annotation cannot be read, or shows the target in fewer than two frames, or in none if there is
+            only one, as in a data set of images.
+    """
+    if not sequence.annotated:
+        raise SequenceError(
+            f"{sequence.name}: its ground truth is withheld, so that no pair can be made.", "too_few_visible"
+        )
+    if not has_pair(sequence.visible, len(sequence)):
+        raise SequenceError(
+            f"{sequence.name}: a pair needs two frames in which the target is visible, got {sequence.visible.sum()} of "
+            f"{len(sequence)}.",
+            "too_few_visible",
+        )
+
+
+def has_pair(visible: np.ndarray, num_frames: int) -> bool:
+    """Whether a pair can be made of frames of a sequence: two show the target, or one of one, which is then used twice."""
+    return visible.sum() >= min(2, num_frames)
+
+
 def read_rows(sequence: Sequence, span: Span, stride: int) -> tuple[list[dict[str, Any]], list[LeftOut]]:
     """Reads the rows of a span; frames are read once and in order, as archives and disks like it.
 
@@ -124,7 +168,7 @@ def read_rows(sequence: Sequence, span: Span, stride: int) -> tuple[list[dict[st
     rows = []
     for frames in span.rows(stride):
         kept = [index for index in frames if index in data]
-        if visible[kept].sum() < 2:
+        if not has_pair(visible[kept], len(visible)):
             continue
         rows.append(
             {
@@ -166,37 +210,16 @@ def _read_frames(sequence: Sequence, span: Span, data: dict[int, bytes]) -> Iter
             yield index, error
 
 
-def repeat_clips(clips: IterableDataset, num_passes: int) -> IterableDataset:
-    """Streams stored clips several times, under other numbers each time.
-
-    [`PairSampler`] draws the pairs of a clip from its name and number, so that a plain second pass would bring the pairs of
-    the first again.
-
-    Args:
-        clips: Data set of [`STORED_FEATURES`].
-        num_passes: How often.
-
-    Returns:
-        Data set of the same columns; in pass k, from 0, `clip` is greater by k times 2 to the 40th.
-
-    Raises:
-        ValueError: `num_passes` is below 1.
-    """
-    if num_passes < 1:
-        raise ValueError(f"`num_passes` must be at least 1, got {num_passes}.")
-    return concatenate_datasets(
-        [clips.map(_Renumber(number), input_columns=["clip"], features=clips.features) for number in range(num_passes)]
-    )
-
-
-class _Renumber:
-    """Numbers the clips of one pass."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def __call__(self, clip: int) -> dict[str, int]:
-        return {"clip": clip + self.number * 2**40}
-
-
-__all__ = ["STORED_FEATURES", "LeftOut", "Span", "clip_length", "cut_spans", "read_rows", "repeat_clips"]
+__all__ = [
+    "GROUP_ROWS",
+    "STORED_FEATURES",
+    "LeftOut",
+    "Span",
+    "check_usable",
+    "clip_length",
+    "cut_spans",
+    "deal",
+    "has_pair",
+    "read_rows",
+    "row_order",
+]

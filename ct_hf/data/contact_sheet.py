@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import zlib
+from collections import Counter
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .clip_sources import MAX_BAD_DRAWS, ClipSource
 from .sampling import PairSampler
+from .sequences import SequenceError
 
 
 COLUMNS = 4
@@ -16,32 +18,46 @@ _BOX, _DARK, _TEXT = (255, 176, 0), (24, 24, 24), (255, 255, 255)
 _GAP, _FONT_SIZE = 6, 14
 
 
-def draw_pairs(clips: Iterable[dict[str, Any]], sampler: PairSampler, num_pairs: int = 24) -> Image.Image:
-    """Draws training pairs as a sampler gives them: template crops and search crop side by side, each with its box.
+def draw_pairs(
+    source: ClipSource, sampler: PairSampler, *, seed: int, num_pairs: int = 24
+) -> tuple[Image.Image, Counter[str]]:
+    """Draws training pairs as a sampler gives them: template crops and search crops side by side, each with its box.
 
     Above each pair stand the name of its sequence and the numbers of its frames, which count from 0. One pair of each clip
     is drawn, so that many sequences are seen; crops are drawn at their own size, and what lies outside of a frame is black.
 
     Args:
-        clips: Rows of [`stream_clips`] or of a stored data set.
+        source: Where clips come from.
         sampler: Draws the pairs.
-        num_pairs: How many, at most; fewer if the clips end before.
+        seed: Seed of all draws.
+        num_pairs: How many.
 
     Returns:
-        Image in mode RGB.
+        Image in mode RGB, and the number of clips that were left out on the way, by cause.
 
     Raises:
-        ValueError: `num_pairs` is below 1, or the clips gave no pair.
+        ValueError: `num_pairs` is below 1.
+        SequenceError: There are no clips, or of 1000 in a row none gives a pair.
     """
     if num_pairs < 1:
         raise ValueError(f"`num_pairs` must be at least 1, got {num_pairs}.")
-    tiles = []
-    for row in clips:
-        tiles += [_tile(row, pair) for pair in sampler.pairs(row)[:1]]
+    tiles, skipped, failed = [], Counter(), 0
+    for epoch, number in source.order(list(range(source.num_shards)), seed):
+        try:
+            clip = source.read(number)
+            pair = sampler.draw(
+                clip, np.random.default_rng([seed, epoch, zlib.crc32(clip.name.encode()), clip.number])
+            )
+        except SequenceError as error:
+            skipped[error.cause] += 1
+            failed += 1
+            if failed == MAX_BAD_DRAWS:
+                raise
+            continue
+        failed = 0
+        tiles.append(_tile(clip.name, pair, sampler.num_templates))
         if len(tiles) == num_pairs:
             break
-    if not tiles:
-        raise ValueError("`clips` gave no pair. Look at the data set's annotation and frames.")
     columns = min(COLUMNS, len(tiles))
     width, height = tiles[0].size
     sheet = Image.new(
@@ -50,19 +66,22 @@ def draw_pairs(clips: Iterable[dict[str, Any]], sampler: PairSampler, num_pairs:
     for number, tile in enumerate(tiles):
         line, column = divmod(number, columns)
         sheet.paste(tile, (_GAP + column * (width + _GAP), _GAP + line * (height + _GAP)))
-    return sheet
+    return sheet, skipped
 
 
-def _tile(row: dict[str, Any], pair: dict[str, np.ndarray]) -> Image.Image:
+def _tile(name: str, pair: dict[str, np.ndarray], num_templates: int) -> Image.Image:
+    search, search_boxes = pair["search_pixel_values"], pair["search_boxes"]
+    searches = search.reshape(-1, *search.shape[-3:])
     crops = [
         _with_box(pixels, box)
         for pixels, box in (
             *zip(pair["template_pixel_values"], pair["template_boxes"], strict=True),
-            (pair["search_pixel_values"], pair["search_boxes"]),
+            *zip(searches, search_boxes.reshape(-1, 4), strict=True),
         )
     ]
-    *templates, search = pair["frame_index"].tolist()
-    texts = [row["name"], f"frame {', '.join(map(str, templates))} -> {search}"]
+    frames = pair["frame_index"].tolist()
+    templates, searched = (", ".join(map(str, part)) for part in (frames[:num_templates], frames[num_templates:]))
+    texts = [name, f"frame {templates} -> {searched}"]
     font = ImageFont.load_default(size=_FONT_SIZE)
     head = len(texts) * (_FONT_SIZE + 4)
     tile = Image.new(

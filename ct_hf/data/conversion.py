@@ -13,7 +13,18 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..files import write_whole
-from .clips import STORED_FEATURES, LeftOut, Span, clip_length, cut_spans, read_rows
+from .clips import (
+    GROUP_ROWS,
+    STORED_FEATURES,
+    LeftOut,
+    Span,
+    check_usable,
+    clip_length,
+    cut_spans,
+    deal,
+    read_rows,
+    row_order,
+)
 from .layouts import LAYOUTS, read_dataset, which_split
 from .sequences import Sequence, SequenceError
 from .stored import MANIFEST, Conversion, ConversionError, Manifest, read_notes, shard_notes
@@ -26,9 +37,6 @@ SHARD_BYTES = 5 * 10**8
 
 SHARDS_AT_ONCE = 8
 """The number of shards is a multiple of it, so that 2, 4 or 8 processes or workers share them evenly."""
-
-GROUP_ROWS = 8
-"""Rows of a row group, which a reader fetches at once: some 20 MB."""
 
 _SAMPLES = 64  # frames that the size of the whole is estimated from
 
@@ -69,8 +77,7 @@ def convert_dataset(
 
     Example:
         >>> convert_dataset("got10k", "data/GOT-10k", "clips/got10k", license="cc-by-nc-sa-4.0").check()
-        >>> clips = load_dataset("clips/got10k", split="train", streaming=True)
-        >>> pairs = clips.map(PairSampler(config, seed=0), batched=True, batch_size=1, remove_columns=clips.column_names)
+        >>> pairs = stream_pairs(StoredClips("clips/got10k"), config, seed=0)
     """
     clip_length(stride)
     which_split(layout, split)
@@ -121,9 +128,7 @@ def _plan(arguments: dict[str, Any], sequences: dict[str, Sequence], progress: b
     lengths, left_out, last = {}, [], None
     for name, sequence in tqdm(sequences.items(), "annotations", unit=" sequences", disable=not progress):
         try:
-            if not sequence.annotated or sequence.visible.sum() < 2:
-                why = "its target is visible in fewer" if sequence.annotated else "its ground truth is withheld"
-                raise SequenceError(f"{name}: a pair needs two annotated frames, but {why}.", "too_few_visible")
+            check_usable(sequence)
             lengths[name] = len(sequence)
         except SequenceError as error:
             logger.warning("Left out: %s", error)
@@ -136,12 +141,8 @@ def _plan(arguments: dict[str, Any], sequences: dict[str, Sequence], progress: b
     spans = [span for name, length in lengths.items() for span in cut_spans(name, length, arguments["stride"])]
     size = _frame_bytes([sequences[name] for name in lengths]) * sum(lengths.values())
     count = min(len(spans), SHARDS_AT_ONCE * max(1, round(size / SHARD_BYTES / SHARDS_AT_ONCE)))
-    order = np.random.default_rng(0).permutation(len(spans))
     split = arguments["split"] or "train"
-    shards = {
-        f"data/{split}-{shard:05d}-of-{count:05d}.parquet": [spans[index] for index in sorted(order[shard::count])]
-        for shard in range(count)
-    }
+    shards = {f"data/{split}-{shard:05d}-of-{count:05d}.parquet": own for shard, own in enumerate(deal(spans, count))}
     return Manifest(arguments, lengths, shards, left_out)
 
 
@@ -196,8 +197,7 @@ def _write_shard(
         "without_pair": planned - len(rows),
         "left_out": left_out,
     }
-    order = np.random.default_rng([0, number]).permutation(len(rows))
-    write_whole(path, lambda aside: _write_rows(aside, [rows[index] for index in order], notes))
+    write_whole(path, lambda aside: _write_rows(aside, [rows[index] for index in row_order(number, len(rows))], notes))
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]], notes: dict[str, Any]) -> None:

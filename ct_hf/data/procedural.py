@@ -89,7 +89,7 @@ class ProceduralSequence(Sequence):
 
 @dataclass(frozen=True)
 class ProceduralWorld:
-    """Endless supply of procedural sequences for [`stream_clips`], which takes each clip from a sequence of its own.
+    """Endless supply of procedural sequences for [`stream_pairs`], which takes each clip from a sequence of its own.
 
     Args:
         length: Frames of each sequence.

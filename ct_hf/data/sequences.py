@@ -4,7 +4,7 @@ import io
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,11 @@ class SequenceError(ValueError):
     def __reduce__(self):
         # DataLoader workers pickle their errors; the default would forget `cause`.
         return type(self), (str(self), self.cause)
+
+
+def describe_causes(counts: Mapping[str, int]) -> str:
+    """Counts by cause in words, for instance `corrupt_image: 3, frame_size: 1`."""
+    return ", ".join(f"{cause}: {count}" for cause, count in sorted(counts.items()) if count) or "none"
 
 
 class Sequence(ABC):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..files import write_whole
 from .clips import LeftOut, Span
+from .sequences import describe_causes
 
 
 MANIFEST = "conversion.json"
@@ -129,9 +130,8 @@ class Conversion:
             bad = causes.total()
             whole = bad + used if what == "sequences" else used
             if bad > max_bad * whole:
-                words = ", ".join(f"{cause}: {count}" for cause, count in sorted(causes.items()))
                 raise ConversionError(
-                    f"{bad} of {whole} {what} were left out ({words}), {100 * bad / whole:.2f} %, where {100 * max_bad:g} % "
+                    f"{bad} of {whole} {what} were left out ({describe_causes(causes)}), {100 * bad / whole:.2f} %, where {100 * max_bad:g} % "
                     f"are allowed; the first is {first}. Mend the data and convert into another folder, or allow more. The "
                     f"shards in {self.out} are kept."
                 )

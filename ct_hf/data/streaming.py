@@ -1,158 +1,189 @@
-"""Endless streams of clips: rows of a few annotated frames, ready for [`PairSampler`]."""
+"""Endless streams of training pairs, of which any part can be passed over without being read."""
 
-from typing import Any
+from __future__ import annotations
+
+import zlib
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
-from datasets import Features, Image, IterableDataset, List, Value
+import torch
+from datasets import Features, IterableDataset, Value, interleave_datasets
 
-from .procedural import ProceduralWorld
-from .sequences import CAUSES, Sequence, SequenceError
-
-
-CLIP_FEATURES = Features(
-    {
-        "name": Value("string"),
-        "clip": Value("int64"),
-        "frames": List(Image(decode=False)),
-        "frame_index": List(Value("int32")),
-        "boxes": List(List(Value("float32"), length=4)),
-        "visible": List(Value("bool")),
-        "skipped": List(Value("int64")),
-    }
-)
-"""Columns of a clip. Frames are undecoded image files; `skipped` counts, in the order of [`CAUSES`], the draws that were
-given up on the way to this clip."""
-
-MAX_BAD_CLIPS = 1000
-"""So many clips without a single usable one end a stream with an error."""
+from .clip_sources import MAX_BAD_DRAWS, Clip, ClipSource
+from .sampling import PairSampler
+from .sequences import CAUSES, SequenceError, describe_causes
 
 
-def stream_clips(
-    sequences: list[Sequence] | ProceduralWorld,
-    *,
-    seed: int,
-    clip_length: int = 8,
-    max_gap: int = 200,
-    num_shards: int = 8,
-    num_clips: int | None = None,
-) -> IterableDataset:
-    """Streams clips drawn at random from sequences.
+COLUMNS = ("template_pixel_values", "search_pixel_values", "template_boxes", "search_boxes", "skipped")
 
-    Every clip is a pure function of `seed`, its shard and its number in the shard, whoever reads it, so that a resumed
-    run sees the same clips. By `skip` or `load_state_dict` only numbers are passed over; a Trainer that resumes fetches
-    and drops what it had seen. Each shard draws from all sequences. One process reads its shards
-    one after the other, so that of an endless stream it reads the first it was given.
+_NUMBER = Features({"source": Value("int64"), "epoch": Value("int64"), "clip": Value("int64"), "pair": Value("int64")})
+_UNREAD = {name: np.empty(0) for name in COLUMNS}
+_APART = 64  # pairs between two of the same clip
+_EARLY = 1000  # draws; before, as many may be bad as of so many
+
+
+@dataclass
+class PairReader:
+    """Makes pairs of their numbers.
 
     Args:
-        sequences: What to draw from, each sequence with the same probability; or a world, of which every clip takes a
-            new sequence.
+        sources: Where clips come from; a number names one by its position.
+        sampler: Draws pairs from clips.
         seed: Seed of all draws.
-        clip_length: Most frames of a clip; sequences with fewer visible frames give shorter clips.
-        max_gap: Most frames between the first and the last frame of a clip.
-        num_shards: Number of shards, a multiple of (processes x DataLoader workers).
-        num_clips: Length of the stream; endless if `None`.
-
-    Returns:
-        Data set of [`CLIP_FEATURES`].
-
-    Raises:
-        SequenceError: `sequences` is empty, or, while streaming, none can be read.
-        ValueError: Another argument is out of range.
-
-    Example:
-        >>> clips = stream_clips(ProceduralWorld(), seed=0)
-        >>> pairs = clips.map(PairSampler(config, seed=0), batched=True, batch_size=1, remove_columns=clips.column_names)
+        pairs_per_clip: Pairs that are drawn from a clip in an epoch.
+        max_bad: Largest share of draws that may hit something broken.
+        batches_before: Batches of this process that come as rows without pixels.
+        batch_size: Pairs of each of these.
     """
-    for name, value, least in (
-        ("clip_length", clip_length, 2),
-        ("max_gap", max_gap, 1),
-        ("num_shards", num_shards, 1),
-    ):
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    if not isinstance(sequences, ProceduralWorld) and len(sequences) == 0:
-        raise SequenceError("`sequences` is empty. Give at least one sequence.", "empty")
-    # Rows of numbers first and pixels in a map: `skip` passes over numbers, and nothing is read or rendered.
-    numbers = IterableDataset.from_generator(
-        _clip_numbers,
-        features=Features({"shard": Value("int64"), "clip": Value("int64")}),
-        gen_kwargs={"shards": list(range(num_shards)), "num_shards": num_shards, "num_clips": num_clips},
-    )
-    reader = _ClipReader(sequences, seed, clip_length, max_gap, num_shards)
-    return numbers.map(reader, remove_columns=numbers.column_names, features=CLIP_FEATURES)
 
+    sources: list[ClipSource]
+    sampler: PairSampler
+    seed: int
+    pairs_per_clip: int
+    max_bad: float
+    batches_before: int = 0
+    batch_size: int = 0
 
-def _clip_numbers(shards: list[int], num_shards: int, num_clips: int | None):
-    for shard in shards:
-        clip = 0
-        while num_clips is None or clip * num_shards + shard < num_clips:
-            yield {"shard": shard, "clip": clip}
-            clip += 1
+    def __post_init__(self):
+        self._draws, self._bad = 0, Counter()
+        self._kept: list[OrderedDict[int, Clip | SequenceError]] = [OrderedDict() for _ in self.sources]
 
+    def __call__(self, number: dict[str, int], index: int) -> dict[str, np.ndarray]:
+        """The pair of a number, whose position in the stream is `index`.
 
-class _ClipReader:
-    """Reads or renders the clip of a given number."""
-
-    def __init__(
-        self,
-        sequences: list[Sequence] | ProceduralWorld,
-        seed: int,
-        clip_length: int,
-        max_gap: int,
-        num_shards: int,
-    ):
-        self.sequences, self.seed = sequences, seed
-        self.clip_length, self.max_gap, self.num_shards = clip_length, max_gap, num_shards
-
-    def __call__(self, row: dict[str, int]) -> dict[str, Any]:
-        number = row["clip"] * self.num_shards + row["shard"]
-        rng = np.random.default_rng([self.seed, row["shard"], row["clip"]])
-        skipped = [0] * len(CAUSES)
-        for attempt in range(MAX_BAD_CLIPS):
+        Raises:
+            SequenceError: Too much of what was drawn is broken.
+        """
+        if index < self._num_before():
+            return _UNREAD
+        source, skipped = self.sources[number["source"]], Counter()
+        for attempt in range(MAX_BAD_DRAWS):
             try:
-                clip = self._read(rng, number, attempt)
+                if attempt == 0:
+                    clip = self._clip(number["source"], number["clip"])
+                else:
+                    own = [self.seed, number["source"], number["clip"], number["epoch"], number["pair"], attempt]
+                    clip = source.read(source.any_clip(np.random.default_rng(own)))
+                name = zlib.crc32(clip.name.encode())
+                rng = np.random.default_rng([self.seed, name, clip.number, number["epoch"], number["pair"], attempt])
+                pair = self.sampler.draw(clip, rng)
             except SequenceError as error:
-                skipped[CAUSES.index(error.cause)] += 1
-                last = error
+                skipped[error.cause] += 1
+                self._count(error)
             else:
-                return {**clip, "clip": number, "skipped": skipped}
+                self._draws += 1
+                pair["skipped"] = np.array([skipped[cause] for cause in CAUSES])
+                return {name: pair[name] for name in COLUMNS}
         raise SequenceError(
-            f"{MAX_BAD_CLIPS} clips in a row could not be read ({describe_skipped(skipped)}). Check the sequences; the "
-            f"last problem was: {last}",
-            last.cause,
+            f"{MAX_BAD_DRAWS} draws in a row could not be used ({describe_causes(skipped)}). Check the data.",
+            skipped.most_common(1)[0][0],
         )
 
-    def _read(self, rng: np.random.Generator, number: int, attempt: int) -> dict[str, Any]:
-        if isinstance(self.sequences, ProceduralWorld):
-            # Attempts after the first are rare; they take worlds no other clip uses.
-            sequence = self.sequences.sequence(self.seed, number + attempt * 2**40)
-        else:
-            sequence = self.sequences[rng.integers(len(self.sequences))]
-        start = rng.integers(max(1, len(sequence) - self.max_gap))
-        stop = min(start + self.max_gap + 1, len(sequence))
-        if isinstance(self.sequences, ProceduralWorld):
-            # Whether a rendered target is visible is only known by drawing it.
-            usable = np.arange(start, stop)
-        else:
-            usable = start + np.flatnonzero(sequence.visible[start:stop])
-        chosen = np.sort(rng.choice(usable, min(self.clip_length, len(usable)), replace=False)).tolist()
-        annotations = {index: sequence.annotation(index) for index in chosen}
-        boxes = {index: box.tolist() for index, (box, visible) in annotations.items() if visible}
-        if len(boxes) < 2:
+    def _num_before(self) -> int:
+        """Pairs that this worker has no need to read. Batches are dealt to workers in turn."""
+        worker = torch.utils.data.get_worker_info()
+        mine = range(worker.id, self.batches_before, worker.num_workers) if worker else range(self.batches_before)
+        return len(mine) * self.batch_size
+
+    def _clip(self, source: int, number: int) -> Clip:
+        """A clip, read once for all its pairs; a broken one is as broken for the next of them."""
+        kept = self._kept[source]
+        if number not in kept:
+            try:
+                kept[number] = self.sources[source].read(number)
+            except SequenceError as error:
+                kept[number] = error
+            if len(kept) > (self.pairs_per_clip - 1) * clips_apart(self.pairs_per_clip) + 1:
+                kept.popitem(last=False)
+        clip = kept[number]
+        if isinstance(clip, SequenceError):
+            raise clip
+        return clip
+
+    def _count(self, error: SequenceError) -> None:
+        self._draws += 1
+        self._bad[error.cause] += 1
+        if self._bad.total() > self.max_bad * max(self._draws, _EARLY):
             raise SequenceError(
-                f"Sequence {sequence.name!r} shows its target in {len(boxes)} of the frames {start}..{stop - 1}, a "
-                "clip needs 2.",
-                "too_few_visible",
+                f"{self._bad.total()} of {self._draws} draws hit something broken ({describe_causes(self._bad)}), where "
+                f"{100 * self.max_bad:g} % are allowed. Mend the data, or set `max_bad`; the last: {error}",
+                error.cause,
+            ) from error
+
+
+class PairStream(IterableDataset):
+    """Data set of training pairs without end, of which any part can be passed over without being read.
+
+    A pair is a function of the seed, its epoch, its clip and its number there, whoever draws it. Each clip of an epoch is
+    drawn from by one reader: a worker of a process, or the process if it has none. Pairs of one clip come some way apart, as
+    they are alike.
+
+    Args:
+        reader: Makes pairs of their numbers.
+        probabilities: Shares of the reader's sources among the pairs.
+        num_readers: Readers that share the clips; [`TrackerTrainer`] sees to it.
+
+    Raises:
+        ValueError: A source has fewer shards than there are readers.
+    """
+
+    def __init__(self, reader: PairReader, probabilities: list[float], num_readers: int = 1):
+        for source in reader.sources:
+            if source.num_shards < num_readers:
+                raise ValueError(
+                    f"{source!r} has {source.num_shards} shards for {num_readers} readers (processes x workers). Use fewer "
+                    "workers or, for sequences, a larger `num_shards`; stored clips have a shard for each file."
+                )
+        self._reader, self._probabilities = reader, probabilities
+        numbers = [
+            IterableDataset.from_generator(
+                _numbers,
+                features=_NUMBER,
+                # `datasets` shares lists out, here one element to each reader, and hands the rest to all.
+                gen_kwargs={
+                    "readers": list(range(num_readers)),
+                    "num_readers": num_readers,
+                    "source": index,
+                    "clips": source,
+                    "seed": reader.seed,
+                    "pairs_per_clip": reader.pairs_per_clip,
+                },
             )
-        return {
-            "name": sequence.name,
-            "frames": [{"bytes": sequence.frame_bytes(index), "path": None} for index in boxes],
-            "frame_index": list(boxes),
-            "boxes": list(boxes.values()),
-            "visible": [True] * len(boxes),
-        }
+            for index, source in enumerate(reader.sources)
+        ]
+        mixed = interleave_datasets(numbers, probabilities, seed=reader.seed) if len(numbers) > 1 else numbers[0]
+        super().__init__(mixed.map(reader, with_indices=True, remove_columns=list(_NUMBER))._ex_iterable)
+
+    def shared(self, num_readers: int, batches_before: int = 0, batch_size: int = 0) -> PairStream:
+        """The stream for some readers, who go on after batches that come as rows without pixels, and cost nothing.
+
+        Args:
+            num_readers: Readers that share the clips.
+            batches_before: Batches that each process has seen.
+            batch_size: Pairs of each.
+        """
+        reader = replace(self._reader, batches_before=batches_before, batch_size=batch_size)
+        return PairStream(reader, self._probabilities, num_readers)
 
 
-def describe_skipped(skipped: list[int] | np.ndarray) -> str:
-    """Counts by cause in words, for instance `corrupt_image: 3, frame_size: 1`."""
-    return ", ".join(f"{cause}: {count}" for cause, count in zip(CAUSES, skipped, strict=True) if count) or "none"
+def _numbers(
+    readers: list[int], num_readers: int, source: int, clips: ClipSource, seed: int, pairs_per_clip: int
+) -> Iterator[dict[str, int]]:
+    """Numbers of the pairs of one reader: of every clip the first ones come while earlier clips are not yet over."""
+    (own,) = readers
+    spacing = clips_apart(pairs_per_clip)
+    recent = deque(maxlen=(pairs_per_clip - 1) * spacing + 1)
+    for clip in clips.order(list(range(own, clips.num_shards, num_readers)), seed):
+        recent.append(clip)
+        for pair, (epoch, number) in enumerate(list(recent)[::-spacing]):
+            yield {"source": source, "epoch": epoch, "clip": number, "pair": pair}
+
+
+def clips_apart(pairs_per_clip: int) -> int:
+    """Clips that are begun between two pairs of the same one."""
+    return -(-_APART // pairs_per_clip)
+
+
+__all__ = ["COLUMNS", "PairReader", "PairStream"]

@@ -187,7 +187,7 @@ def test_folder_with_corrupt_images_trains_and_says_so(trainer_of, tmp_path):
         (folder / "groundtruth.txt").write_text("".join(",".join(map(str, box)) + "\n" for box in boxes))
         sequences.append(FolderSequence(folder))
     model = make_tracker(2)
-    trainer = trainer_of(stream_pairs(sequences, model.config, seed=0), max_steps=4)
+    trainer = trainer_of(stream_pairs(sequences, model.config, seed=0, max_bad=1.0), max_steps=4)
     trainer.train()
     assert trainer.skipped["corrupt_image"] > 0
     assert train_logs(trainer)[-1]["skipped_corrupt_image"] == trainer.skipped["corrupt_image"]

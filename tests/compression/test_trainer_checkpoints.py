@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
-from .tiny import NARROW, WIDTHS, make_batch, make_pairs
+from ct_hf.data import PairSampler, ProceduralWorld, RenderedClips, procedural_sequences, stream_pairs
+
+from .tiny import NARROW, WIDTHS, make_batch, make_config, make_pairs
 from .training import make_trainer, small_world, train_logs
 
 
@@ -81,6 +83,58 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, widths, gr
         [{k: v for k, v in entry.items() if "runtime" not in k} for entry in train_logs(t)] for t in (whole, resumed)
     ]
     assert len(timeless[0]) == 6 and timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_seen_is_not_read_again(tmp_path, workers, monkeypatch):
+    """Every clip that is read, by whichever process, leaves a line in a file."""
+    log = tmp_path / "read.txt"
+    read = RenderedClips.read
+
+    def logged(self, clip):
+        with log.open("a") as file:
+            file.write(f"{clip}\n")
+        return read(self, clip)
+
+    monkeypatch.setattr(RenderedClips, "read", logged)
+    options = {"save_strategy": "steps", "save_steps": 5, "max_steps": 6, "dataloader_num_workers": workers}
+    world = ProceduralWorld(length=10, size=(96, 72))
+
+    def trainer_in(folder):
+        pairs = stream_pairs(world, make_config(), seed=0, clip_length=3, pairs_per_clip=1)
+        return make_trainer(tmp_path / folder, train_dataset=pairs, **options)
+
+    whole = trainer_in("whole")
+    whole.train()
+    all_read = set(log.read_text().split())
+    log.unlink()
+    resumed = trainer_in("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-5"))
+    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
+    assert len(all_read & set(log.read_text().split())) <= len(all_read) - 5 * 4, "five batches of four pairs"
+
+
+def test_a_stream_that_fails_costs_no_step(tmp_path, monkeypatch):
+    draw, drawn = PairSampler.draw, []
+
+    def failing(self, clip, rng):
+        drawn.append(clip)
+        if len(drawn) > 10:
+            raise RuntimeError("no connection")
+        return draw(self, clip, rng)
+
+    monkeypatch.setattr(PairSampler, "draw", failing)
+    trainer = make_trainer(tmp_path, train_dataset=small_world())
+    with pytest.raises(RuntimeError, match="no connection"):
+        trainer.train()
+    assert (tmp_path / "checkpoint-1" / "model.safetensors").is_file()
+
+
+def test_more_workers_than_shards_are_refused(tmp_path):
+    sequences = procedural_sequences(0, 2, length=4, size=(96, 72))
+    pairs = stream_pairs(sequences, make_config(), seed=0)
+    with pytest.raises(ValueError, match="has 2 shards for 3 readers"):
+        make_trainer(tmp_path, train_dataset=pairs, dataloader_num_workers=3).train()
 
 
 def test_shuffled_list_of_pairs_resumes_exactly(tmp_path):

@@ -1,3 +1,4 @@
+import io
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ct_hf.data import FolderSequence, PairSampler
+from ct_hf.data import FolderSequence
+from ct_hf.data.clip_sources import Clip
+from ct_hf.data.sequences import decode_frame
 
 
 @pytest.fixture
@@ -52,14 +55,25 @@ def real_root():
 
 
 @pytest.fixture
-def pairs_of(config):
-    """Maps clips to pairs with a new sampler."""
+def make_clip():
+    """Builds a clip of its arguments; a frame is the content of an image file, by default of a plain image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 72), (90, 120, 30)).save(buffer, "JPEG")
 
-    def pairs_of(clips, seed=0, **options):
-        sampler = PairSampler(config, seed=seed, **options)
-        return clips.map(sampler, batched=True, batch_size=1, remove_columns=clips.column_names)
+    def make(number=0, count=5, frames=None, boxes=None, visible=None, name="plain"):
+        frames = [buffer.getvalue()] * count if frames is None else frames
+        boxes = [[20.0 + index, 15.0, 18.0, 24.0] for index in range(count)] if boxes is None else boxes
+        visible = [True] * count if visible is None else visible
+        return Clip(
+            name,
+            number,
+            list(range(0, 10 * count, 10)),
+            np.array(boxes, dtype=np.float32),
+            np.array(visible),
+            lambda position: decode_frame(frames[position], f"{name}, frame {10 * position}"),
+        )
 
-    return pairs_of
+    return make
 
 
 @pytest.fixture

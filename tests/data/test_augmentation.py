@@ -14,9 +14,9 @@ def pair():
     rng = np.random.default_rng(0)
     return (
         rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8),
-        rng.integers(0, 256, (16, 16, 3), dtype=np.uint8),
+        rng.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8),
         np.array([[0.3, 0.5, 0.2, 0.4], [0.6, 0.5, 0.2, 0.4]]),
-        np.array([0.25, 0.5, 0.1, 0.2]),
+        np.array([[0.25, 0.5, 0.1, 0.2], [0.5, 0.5, 0.1, 0.2], [0.7, 0.4, 0.1, 0.2]]),
     )
 
 
@@ -30,7 +30,7 @@ def test_nothing_asked_for_nothing_changed(pair):
 
 
 def mirrored(pair, changed):
-    """Which of templates and search crop are mirrored; checks that boxes follow."""
+    """Whether templates and search crops, all of a kind, are mirrored; checks that boxes follow."""
     flags = []
     for before, after, box_before, box_after in zip(pair[:2], changed[:2], pair[2:], changed[2:], strict=True):
         flipped = np.array_equal(after, before[..., ::-1, :])
@@ -74,9 +74,9 @@ def test_grayscale_turns_all_crops_and_keeps_the_luma(pair):
 @settings(max_examples=20, deadline=None)
 def test_brightness_is_one_factor_for_each_crop(seed, brightness):
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
-    pair = (np.stack([ramp] * 2), ramp, np.full((2, 4), 0.5), np.full(4, 0.5))
-    templates, search, *_ = augment(pair, seed, brightness=brightness)
-    for crop in (*templates, search):
+    pair = (np.stack([ramp] * 2), ramp[None], np.full((2, 4), 0.5), np.full((1, 4), 0.5))
+    templates, searches, *_ = augment(pair, seed, brightness=brightness)
+    for crop in (*templates, *searches):
         assert crop.dtype == np.uint8
         factor = crop[0, 100, 0] / 100
         assert 1 - brightness - 0.01 <= factor <= 1 + brightness + 0.01
@@ -85,9 +85,9 @@ def test_brightness_is_one_factor_for_each_crop(seed, brightness):
 
 def test_crops_get_different_factors():
     plain = np.full((4, 4, 3), 200, dtype=np.uint8)
-    pair = (np.stack([plain] * 2), plain, np.full((2, 4), 0.5), np.full(4, 0.5))
-    templates, search, *_ = augment(pair, brightness=0.2)
-    assert len({templates[0, 0, 0, 0], templates[1, 0, 0, 0], search[0, 0, 0]}) == 3
+    pair = (np.stack([plain] * 2), np.stack([plain] * 2), np.full((2, 4), 0.5), np.full((2, 4), 0.5))
+    templates, searches, *_ = augment(pair, brightness=0.2)
+    assert len({crop[0, 0, 0] for crop in (*templates, *searches)}) == 4
 
 
 def test_arguments_are_left_alone(pair):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ct_hf.data import CLIP_FEATURES, STORED_FEATURES, FolderSequence
+from ct_hf.data import FolderSequence
 from ct_hf.data.clips import clip_length, cut_spans, read_rows
 
 
@@ -38,12 +38,6 @@ def test_rows_reach_far():
 def test_strides_out_of_range(stride):
     with pytest.raises(ValueError, match="`stride` must be from 1 to 100, got"):
         clip_length(stride)
-
-
-def test_columns_are_those_that_pairs_are_drawn_from():
-    kept = {name: feature for name, feature in CLIP_FEATURES.items() if name != "skipped"}
-    assert kept == {name: STORED_FEATURES[name] for name in kept}
-    assert STORED_FEATURES.keys() - kept.keys() == {"language", "source", "license"}
 
 
 def read(folder, stride=100):
@@ -91,3 +85,8 @@ def test_the_size_of_most_frames_counts(make_folder):
 def test_a_row_needs_its_target_twice(make_folder):
     rows, left_out = read(make_folder(rows=[(1, 2, 30, 30)] * 5 + [("NaN",) * 4] * 7))
     assert left_out == [] and [row["clip"] for row in rows] == [0]
+
+
+def test_an_image_with_a_box_is_a_row(make_folder):
+    rows, left_out = read(make_folder(count=1))
+    assert left_out == [] and [row["frame_index"] for row in rows] == [[0]]

@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from ct_hf.data import CAUSES, ProceduralWorld, TrackingCollator, stream_clips
+from ct_hf.data import CAUSES, ProceduralWorld, TrackingCollator, stream_pairs
 
 
-def test_batch_of_a_stream(pairs_of, take):
-    pairs = take(pairs_of(stream_clips(ProceduralWorld(length=20, size=(96, 72)), seed=0)), 6)
+WORLD = ProceduralWorld(length=20, size=(96, 72))
+
+
+def test_batch_of_a_stream(config, take):
+    pairs = take(stream_pairs(WORLD, config, seed=0), 6)
     batch = TrackingCollator()(pairs)
     assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()} == {
         "template_pixel_values": ((6, 1, 3, 32, 32), torch.uint8),
@@ -20,16 +23,16 @@ def test_batch_of_a_stream(pairs_of, take):
         np.testing.assert_array_equal(batch["search_boxes"][index], pair["search_boxes"])
 
 
-def test_counts_are_summed(pairs_of, take):
-    pairs = take(pairs_of(stream_clips(ProceduralWorld(length=20, size=(96, 72)), seed=0)), 3)
+def test_counts_are_summed(config, take):
+    pairs = take(stream_pairs(WORLD, config, seed=0), 3)
     for index, pair in enumerate(pairs):
         pair["skipped"] = np.eye(len(CAUSES), dtype=np.int64)[1] * index
     assert TrackingCollator()(pairs)["skipped"].tolist() == (np.eye(len(CAUSES), dtype=int)[1] * 3).tolist()
 
 
-def test_lists_are_as_good_as_arrays(pairs_of, take):
+def test_lists_are_as_good_as_arrays(config, take):
     """Rows that were stored come back as lists."""
-    pairs = take(pairs_of(stream_clips(ProceduralWorld(length=20, size=(96, 72)), seed=0)), 2)
+    pairs = take(stream_pairs(WORLD, config, seed=0), 2)
     stored = [{name: value.tolist() for name, value in pair.items()} for pair in pairs]
     for name, tensor in TrackingCollator()(pairs).items():
         assert torch.equal(tensor, TrackingCollator()(stored)[name])

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -13,12 +12,9 @@ from filelock import FileLock
 
 from ct_hf.data import (
     ConversionError,
-    PairSampler,
     SequenceError,
     conversion,
     convert_dataset,
-    read_dataset,
-    repeat_clips,
 )
 
 
@@ -45,44 +41,16 @@ def load(out):
     return load_dataset("parquet", data_files=str(out / "data" / "*.parquet"), split="train", streaming=True)
 
 
-def test_pairs_are_those_of_the_layout_itself(root, tmp_path, config, pairs_of):
-    """Bit by bit, in every column."""
+def test_what_is_stored_is_counted(root, tmp_path):
     done = convert(root, tmp_path / "out")
     assert (done.sequences, done.clips, done.frames, done.left_out) == (10, 40, 120, [])
     assert done.size == sum(map(len, contents(done.out).values()))
-    clips = load(done.out)
-    pairs = list(pairs_of(clips))
-    assert len(pairs) == 160
-    sequences = {sequence.name: sequence for sequence in read_dataset("folder", root)}
-    own = []
-    for row in clips:
-        sequence, index = sequences[row["name"]], row["frame_index"]
-        frames = [{"bytes": sequence.frame_bytes(frame), "path": None} for frame in index]
-        own.append({**row, "frames": frames, "boxes": sequence.boxes[index], "visible": sequence.visible[index]})
-    sampler = PairSampler(config, seed=0)
-    expected = [pair for row in own for pair in sampler.pairs(row)]
-    for pair, other in zip(pairs, expected, strict=True):
-        for name, value in pair.items():
-            np.testing.assert_array_equal(value, other[name])
-            assert value.dtype == other[name].dtype
 
 
-def test_each_pass_has_pairs_of_its_own(root, tmp_path, pairs_of, take, same):
-    clips = load(convert(root, tmp_path / "out").out)
-    plain, thrice = list(pairs_of(clips)), repeat_clips(clips, 3)
-    assert thrice.features == clips.features
-    pairs = list(pairs_of(thrice))
-    assert len(pairs) == 3 * len(plain) and same(pairs[:160], plain)
-    searches = {pair["search_pixel_values"].tobytes() for pair in pairs}
-    assert len(searches) == len(pairs), "no pair comes twice"
-    stream = pairs_of(thrice)
-    iterator = iter(stream)
-    take(iterator, 170)
-    resumed = pairs_of(thrice)
-    resumed.load_state_dict(stream.state_dict())
-    assert same(take(resumed, 4), pairs[170:174])
-    with pytest.raises(ValueError, match="`num_passes` must be at least 1, got 0"):
-        repeat_clips(clips, 0)
+def test_images_with_a_box_are_stored(make_folder, tmp_path):
+    root = [make_folder(f"image{number}", count=1) for number in range(3)][0].parent
+    done = convert(root, tmp_path / "out")
+    assert (done.sequences, done.clips, done.frames, done.left_out) == (3, 3, 3, [])
 
 
 def test_rows_say_where_they_are_from(root, tmp_path):

@@ -1,174 +1,221 @@
-import io
+from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
+from torch.utils.data import DataLoader
 
 from ct_hf.data import (
     CAUSES,
-    CLIP_FEATURES,
     FolderSequence,
-    ProceduralSequence,
     ProceduralWorld,
+    SequenceClips,
     SequenceError,
+    TrackingCollator,
     read_sequences,
-    stream_clips,
-    streaming,
+    stream_pairs,
 )
 
 
 WORLD = ProceduralWorld(length=20, size=(96, 72))
 
 
-def skipped_of(rows):
-    total = np.sum([row["skipped"] for row in rows], axis=0)
+@pytest.fixture
+def sequences(make_folder):
+    return [FolderSequence(make_folder(f"walk{number}", count=30)) for number in range(6)]
+
+
+@pytest.fixture
+def stream(config):
+    return lambda source=WORLD, seed=0, **options: stream_pairs(source, config, seed=seed, **options)
+
+
+def counts(pairs):
+    total = np.sum([pair["skipped"] for pair in pairs], axis=0)
     return {cause: int(count) for cause, count in zip(CAUSES, total, strict=True) if count}
 
 
-def test_rows_are_clips_of_a_folder(sequence, take):
-    clips = stream_clips([sequence], seed=0, clip_length=5, max_gap=6)
-    assert clips.features == CLIP_FEATURES
-    for row in take(clips, 20):
-        assert row.keys() == CLIP_FEATURES.keys()
-        index = row["frame_index"]
-        assert row["name"] == "walk"
-        assert 2 <= len(index) == len(row["frames"]) == len(row["boxes"]) == len(row["visible"]) == 5
-        assert index == sorted(set(index)) and index[-1] - index[0] <= 6
-        assert all(row["visible"])
-        np.testing.assert_allclose(row["boxes"], sequence.boxes[index])
-        assert [frame["bytes"] for frame in row["frames"]] == [sequence.frame_bytes(position) for position in index]
+def batches(stream, count, workers, before=0, batch_size=4):
+    stream = stream.shared(max(1, workers), before, batch_size)
+    loader = DataLoader(stream, batch_size=batch_size, num_workers=workers, collate_fn=TrackingCollator())
+    return [batch["search_boxes"].numpy() for batch, _ in zip(loader, range(count), strict=False)]
 
 
-def test_rows_are_clips_of_a_world(take):
-    rows = take(stream_clips(WORLD, seed=4, clip_length=6), 5)
-    assert len({row["name"] for row in rows}) == 5, "every clip has a sequence of its own"
-    for row in rows:
-        index = int(row["name"].split("-")[-1])
-        assert index % 2**40 == row["clip"], "a sequence that hides its target gives way to another"
-        rendered = WORLD.sequence(4, index)
-        assert row["name"] == rendered.name
-        assert row["frames"][1]["bytes"] == rendered.frame_bytes(row["frame_index"][1])
-        np.testing.assert_allclose(row["boxes"], rendered.boxes[row["frame_index"]])
-        assert Image.open(io.BytesIO(row["frames"][0]["bytes"])).size == (96, 72)
+def test_pairs_are_arrays_that_nothing_was_done_to(stream, take):
+    for pair in take(stream(), 6):
+        assert {name: (value.shape, value.dtype) for name, value in pair.items()} == {
+            "template_pixel_values": ((1, 3, 32, 32), np.uint8),
+            "search_pixel_values": ((3, 64, 64), np.uint8),
+            "template_boxes": ((1, 4), np.float32),
+            "search_boxes": ((4,), np.float32),
+            "skipped": ((len(CAUSES),), np.int64),
+        }
 
 
-def test_short_sequences_give_short_clips(make_folder, take):
-    sequence = FolderSequence(make_folder(count=3))
-    assert [len(row["frames"]) for row in take(stream_clips([sequence], seed=0), 4)] == [3] * 4
+def test_the_same_pairs_whoever_asks(stream, sequences, take, same):
+    for source in (WORLD, sequences):
+        pairs = take(stream(source), 30)
+        assert same(take(stream(source), 30), pairs)
+        assert not same(take(stream(source, seed=1), 30), pairs)
+        assert len({pair["search_boxes"].tobytes() for pair in pairs}) == 30
 
 
-def test_absent_frames_are_not_drawn(make_folder, take):
-    rows = [(1, 2, 30, 30), ("NaN",) * 4] * 6
-    sequence = FolderSequence(make_folder(count=12, rows=rows))
-    drawn = {
-        index for row in take(stream_clips([sequence], seed=0, clip_length=3), 30) for index in row["frame_index"]
-    }
-    assert drawn == {0, 2, 4, 6, 8, 10}
+def test_epochs_have_pairs_of_their_own(stream, sequences, take):
+    """24 clips of 4 pairs each."""
+    pairs = take(stream(sequences), 400)
+    assert len({pair["search_boxes"].tobytes() for pair in pairs}) == 400
 
 
-def test_every_sequence_and_every_frame_comes_up(make_folder, take):
-    sequences = [FolderSequence(make_folder(name, count=9)) for name in ("a", "b", "c")]
-    rows = take(stream_clips(sequences, seed=0, clip_length=2, max_gap=3), 300)
-    names, counts = np.unique([row["name"] for row in rows], return_counts=True)
-    assert names.tolist() == ["a", "b", "c"] and counts.min() > 70
-    assert {index for row in rows for index in row["frame_index"]} == set(range(9))
+def test_each_clip_of_an_epoch_gives_its_pairs(stream, sequences, monkeypatch, take):
+    drawn = []
+    original = SequenceClips.read
+    monkeypatch.setattr(SequenceClips, "read", lambda self, clip: drawn.append(clip) or original(self, clip))
+    num_clips = len(SequenceClips(sequences))
+    iterator = iter(stream(sequences, pairs_per_clip=3))
+    epochs = 10
+    take(iterator, epochs * 3 * num_clips)
+    read = Counter(drawn)
+    assert set(read) == set(range(num_clips))
+    # Clips that are begun and not over are ahead of the others.
+    assert max(read.values()) - min(read.values()) <= 3
 
 
-def test_same_seed_same_clips_and_another_seed_others(sequence, take, same):
-    first = take(stream_clips([sequence], seed=0), 6)
-    clips = stream_clips([sequence], seed=0)
-    assert same(first, take(clips, 6)) and same(first, take(clips, 6)), "also when iterated twice"
-    assert not same(first, take(stream_clips([sequence], seed=1), 6))
+def test_neighbours_are_of_different_clips(stream, monkeypatch, take):
+    from ct_hf.data import PairSampler
 
-
-def test_length_is_endless_or_as_asked(sequence, take):
-    assert len(take(stream_clips([sequence], seed=0), 500)) == 500
-    for count in (0, 1, 13):
-        rows = list(stream_clips([sequence], seed=0, num_shards=4, num_clips=count))
-        assert sorted(row["clip"] for row in rows) == list(range(count))
-
-
-def test_shards_are_independent_of_who_reads_them(sequence):
-    clips = stream_clips([sequence], seed=0, num_shards=4, num_clips=12)
-    whole = {row["clip"]: row for row in clips}
-    assert clips.num_shards == 4
-    parts = [row for index in range(2) for row in clips.shard(num_shards=2, index=index)]
-    assert sorted(row["clip"] for row in parts) == list(range(12))
-    assert all(row == whole[row["clip"]] for row in parts)
-
-
-def test_skipping_and_resuming_give_the_same_rows(sequence, take, same):
-    clips = stream_clips([sequence], seed=0)
-    rows = take(clips, 9)
-    assert same(take(clips.skip(4), 5), rows[4:])
-    iterator = iter(clips)
-    take(iterator, 4)
-    state = clips.state_dict()
-    resumed = stream_clips([sequence], seed=0)
-    resumed.load_state_dict(state)
-    assert same(take(resumed, 5), rows[4:])
-
-
-def test_resuming_does_not_render_again(take, monkeypatch):
-    clips = stream_clips(WORLD, seed=0)
-    iterator = iter(clips)
-    take(iterator, 3)
-    state = clips.state_dict()
-    rendered = []
-    original = ProceduralSequence.frame
+    names = []
+    original = PairSampler.draw
     monkeypatch.setattr(
-        ProceduralSequence, "frame", lambda self, index: rendered.append(self.name) or original(self, index)
+        PairSampler, "draw", lambda self, clip, rng: names.append(clip.name) or original(self, clip, rng)
     )
-    resumed = stream_clips(WORLD, seed=0)
-    resumed.load_state_dict(state)
-    (row,) = take(resumed, 1)
-    assert set(rendered) == {row["name"]}
+    take(stream(pairs_per_clip=8, clip_length=2), 600)
+    for start in range(300, 600 - 64, 8):  # before, few clips have been begun
+        assert len(set(names[start : start + 64])) == 64
+    assert max(Counter(names).values()) == 8
 
 
-def test_broken_sequences_are_skipped_and_counted(make_folder, take):
-    make_folder("good")
-    (make_folder("untold") / "groundtruth.txt").unlink()
-    make_folder("long", rows=[(1, 2, 3, 4)] * 13)
-    root = make_folder("hidden", rows=[(1, 2, 3, 4)] + [("NaN",) * 4] * 11).parent
-    rows = take(stream_clips(read_sequences(root, check=False), seed=0), 60)
-    assert {row["name"] for row in rows} == {"good"}
-    counts = skipped_of(rows)
-    assert counts.keys() == {"missing_ground_truth", "length_mismatch", "too_few_visible"}
-    assert 100 < sum(counts.values()) < 300, "three of four draws fail"
+def test_each_clip_is_read_once(stream, monkeypatch, take):
+    from ct_hf.data import RenderedClips
+
+    read = []
+    original = RenderedClips.read
+    monkeypatch.setattr(RenderedClips, "read", lambda self, clip: read.append(clip) or original(self, clip))
+    take(stream(pairs_per_clip=8, clip_length=2), 300)
+    assert len(set(read)) == len(read)
 
 
-def test_vanished_frames_are_skipped_and_counted(folder, sequence, take):
-    clips = stream_clips([sequence], seed=0, clip_length=2)
-    before = take(clips, 40)
-    assert skipped_of(before) == {}
-    (folder / "00000005.jpg").unlink()
-    rows = take(clips, 40)
-    assert skipped_of(rows).keys() == {"missing_frame"}
-    for row, old in zip(rows, before, strict=True):
-        assert 4 not in row["frame_index"]
-        assert row == old or 4 in old["frame_index"], "the other clips stay as they are"
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("seen", [1, 5, 8])
+def test_what_was_seen_is_passed_over_unread(stream, sequences, workers, seen):
+    whole = batches(stream(sequences), seen + 4, workers)
+    rest = batches(stream(sequences), seen + 4, workers, before=seen)
+    assert all(batch.shape == (4, 0) for batch in rest[:seen])
+    np.testing.assert_array_equal(np.stack(rest[seen:]), np.stack(whole[seen:]))
 
 
-def test_nothing_readable_is_an_error_not_an_endless_loop(folder, take):
-    (folder / "groundtruth.txt").unlink()
-    clips = stream_clips(read_sequences(folder, check=False), seed=0)
-    with pytest.raises(SequenceError, match=r"1000 clips in a row.*missing_ground_truth: 1000") as info:
-        take(clips, 1)
-    assert info.value.cause == "missing_ground_truth"
+def test_passing_over_reads_nothing(stream, sequences, monkeypatch, take):
+    def refuse(self, clip):
+        raise AssertionError("a clip was read")
+
+    monkeypatch.setattr(SequenceClips, "read", refuse)
+    assert len(take(stream(sequences).shared(1, 100, 4), 400)) == 400
 
 
-def test_no_sequences():
-    with pytest.raises(SequenceError, match="`sequences` is empty") as info:
-        stream_clips([], seed=0)
-    assert info.value.cause == "empty"
+def test_workers_and_processes_draw_from_clips_of_their_own(stream, sequences, config, monkeypatch, take):
+    pairs = stream(sequences, num_shards=5, pairs_per_clip=1)
+    shared = pairs.shared(4)
+    assert (pairs.num_shards, shared.num_shards) == (1, 4)
+    num_clips = len(SequenceClips(sequences))
+    parts = []
+    for rank in range(2):
+        loader = DataLoader(shared.shard(2, rank), batch_size=1, num_workers=2, collate_fn=TrackingCollator())
+        parts.append({batch["search_boxes"].numpy().tobytes() for batch, _ in zip(loader, range(200), strict=False)})
+    assert not parts[0] & parts[1], "no pair is seen by two"
+    everything = {pair["search_boxes"].tobytes() for pair in take(pairs, num_clips)}
+    assert everything <= parts[0] | parts[1], "and each by one"
 
 
-@pytest.mark.parametrize("name", ["clip_length", "max_gap", "num_shards"])
-def test_arguments_out_of_range(sequence, name):
-    with pytest.raises(ValueError, match=f"`{name}` must be at least"):
-        stream_clips([sequence], seed=0, **{name: 0})
+def test_more_readers_than_shards(stream, sequences):
+    with pytest.raises(ValueError, match=r"SequenceClips\(<6 sequences>\) has 2 shards for 3 readers"):
+        stream(sequences, num_shards=2, num_readers=3)
 
 
-def test_counts_in_words():
-    assert streaming.describe_skipped([0] * len(CAUSES)) == "none"
-    assert streaming.describe_skipped(np.eye(len(CAUSES), dtype=int)[1] * 3) == f"{CAUSES[1]}: 3"
+def test_data_sets_are_mixed_by_their_ratios(stream, sequences, take):
+    flat = [sequences[0]]
+    names = {"world": WORLD, "walks": flat}
+    templates = {pair["template_pixel_values"].tobytes() for pair in take(stream(flat, augmentation=None), 400)}
+    drawn = {
+        share: np.mean([pair["template_pixel_values"].tobytes() in templates for pair in pairs])
+        for share, pairs in (
+            (0.75, take(stream(names, ratios={"world": 1, "walks": 3}, augmentation=None), 300)),
+            (0.5, take(stream(names, augmentation=None), 300)),
+        )
+    }
+    assert all(abs(found - share) < 0.08 for share, found in drawn.items()), drawn
+
+
+def test_mixed_streams_pass_over_too(stream, sequences):
+    names = {"one": sequences[:3], "two": sequences[3:]}
+    for workers in (0, 2):
+        whole = batches(stream(names), 8, workers)
+        rest = batches(stream(names), 8, workers, before=5)
+        np.testing.assert_array_equal(np.stack(rest[5:]), np.stack(whole[5:]))
+
+
+@pytest.mark.parametrize("ratios", [{"one": 1}, {"one": 1, "two": 0}, {"one": 1, "two": 1, "three": 1}])
+def test_ratios_that_do_not_fit(stream, sequences, ratios):
+    with pytest.raises(ValueError, match="`ratios` must have a positive number for each of one, two"):
+        stream({"one": sequences[:3], "two": sequences[3:]}, ratios=ratios)
+
+
+def test_broken_frames_are_left_out_and_counted(stream, make_folder, take):
+    folder = make_folder(count=30)
+    for name in ("00000002.jpg", "00000007.jpg"):
+        (folder / name).write_bytes(b"nonsense")
+    pairs = take(stream([FolderSequence(folder)], max_bad=1.0), 200)
+    assert len(pairs) == 200 and set(counts(pairs)) >= {"corrupt_image"}
+    assert all(pair["search_pixel_values"].shape == (3, 64, 64) for pair in pairs)
+
+
+def test_counts_reach_the_batches_from_workers(stream, sequences):
+    for sequence in sequences[:2]:
+        (sequence.path / "00000003.jpg").write_bytes(b"nonsense")
+    loader = DataLoader(
+        stream(sequences, max_bad=1.0, num_readers=2), batch_size=5, num_workers=2, collate_fn=TrackingCollator()
+    )
+    bad = sum(
+        batch["skipped"][CAUSES.index("corrupt_image")].item() for batch, _ in zip(loader, range(40), strict=False)
+    )
+    assert bad > 2
+
+
+def test_a_replacement_is_the_same_for_whoever_draws_it(stream, sequences, take, same):
+    (sequences[0].path / "00000003.jpg").write_bytes(b"nonsense")
+    pairs = take(stream(sequences, max_bad=1.0), 120)
+    assert counts(pairs) and same(take(stream(sequences, max_bad=1.0), 120), pairs)
+
+
+def test_too_many_broken_draws_end_the_stream(stream, sequences, take):
+    for sequence in sequences[:3]:
+        for file in sequence.path.glob("*.jpg"):
+            file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(
+        SequenceError, match=r"11 of \d+ draws hit something broken \(corrupt_image: 11\).*1 % are"
+    ) as info:
+        take(stream(sequences), 400)
+    assert info.value.cause == "corrupt_image"
+    assert len(take(stream(sequences, max_bad=0.6), 100)) == 100
+
+
+def test_nothing_readable_is_an_error_not_an_endless_loop(stream, folder, take):
+    for file in folder.glob("*.jpg"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(SequenceError, match=r"1000 draws in a row.*corrupt_image: 1000"):
+        take(stream([FolderSequence(folder)], max_bad=1.0), 1)
+
+
+def test_real_sequences(stream, real_root, take):
+    pairs = take(stream(read_sequences(real_root)), 60)
+    assert counts(pairs) == {}
+    centers = np.stack([pair["search_boxes"][:2] for pair in pairs])
+    assert (centers > 0).all() and (centers < 1).all()
+    assert np.std([pair["search_pixel_values"].mean() for pair in pairs]) > 5

@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ct_hf.data import LAYOUTS, read_dataset, stream_clips
+from ct_hf.data import LAYOUTS, SequenceClips, read_dataset
 from ct_hf.evaluation import PROTOCOLS
 from ct_hf.evaluation.result_files import ResultFiles
 
@@ -99,11 +99,12 @@ def test_clips_are_drawn_from_them_and_broken_ones_are_counted(otb, frames, writ
     frames(otb / "Broken" / "img", range(1, 11), "{:04d}.jpg")
     write(otb / "Broken" / "groundtruth_rect.txt", [(10, 20, 16, 12)] * 11)
     sequences = read_dataset("otb100", otb, check=False)
-    clips = list(stream_clips(sequences, seed=0, clip_length=4, num_clips=12))
-    assert {clip["name"] for clip in clips} == {"Walk"}
-    boxes = {tuple(box) for clip in clips for box in clip["boxes"]}
-    assert boxes <= {(9.0 + n, 19.0, 16.0, 12.0) for n in range(10)}
-    assert sum(sum(clip["skipped"]) for clip in clips) > 0
+    clips = SequenceClips(sequences, stride=100, max_bad=0.5)
+    assert clips.left_out == {"missing_frame": 1}
+    drawn = [clips.read(number) for number in range(len(clips))]
+    assert {clip.name for clip in drawn} == {"Walk"}
+    boxes = {tuple(box) for clip in drawn for box in clip.boxes.tolist()}
+    assert boxes == {(9.0 + n, 19.0, 16.0, 12.0) for n in range(10)}
 
 
 def test_sequences_reach_workers_without_what_they_have_read(otb):

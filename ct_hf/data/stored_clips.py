@@ -1,0 +1,135 @@
+"""Clips that are kept as Parquet files, on a disk or on the Hub."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from .clip_sources import Clip, FiniteClips
+from .clips import STORED_FEATURES
+from .sequences import SequenceError, decode_frame
+
+
+_COLUMNS = ("name", "clip", "frames", "frame_index", "boxes", "visible")
+_FILE = 2**32  # more than a file has rows
+
+
+class StoredClips(FiniteClips):
+    """Clips that [`convert_dataset`] stored, or others with the columns of [`STORED_FEATURES`].
+
+    Rows are fetched by row groups, as they are asked for. A file is a shard.
+
+    Args:
+        place: Folder of Parquet files, or of a conversion, or a data set repository on the Hub such as `user/got10k-clips`;
+            `user/got10k-clips@v1.0` is a revision of it.
+        split: Split, by which names of files start; by default all files are read.
+
+    Raises:
+        SequenceError: There are no such files.
+        ConnectionError: The Hub cannot be reached.
+
+    Example:
+        >>> pairs = stream_pairs(StoredClips("user/got10k-clips"), config, seed=0)
+    """
+
+    def __init__(self, place: str | Path, split: str | None = None):
+        self.place = place
+        root = str(place) if Path(place).is_dir() else f"hf://datasets/{place}"
+        files, path = fsspec.url_to_fs(root)
+        pattern = f"{split}-*.parquet" if split else "*.parquet"
+        found = sorted(files.glob(f"{path}/{pattern}") + files.glob(f"{path}/data/{pattern}"))
+        if not found:
+            raise SequenceError(
+                f"`place`={str(place)!r} holds no {pattern}, expected Parquet files in it or in its folder `data`. Give the "
+                "folder of a conversion or a data set repository.",
+                "empty",
+            )
+        self.paths = [files.unstrip_protocol(file) for file in found]
+        self.num_shards = len(self.paths)
+
+    def __repr__(self) -> str:
+        return f"StoredClips({str(self.place)!r})"
+
+    def groups(self, shard: int) -> list[range]:
+        """See [`FiniteClips`]."""
+        edges = _opened(self.paths[shard], os.getpid()).edges + shard * _FILE
+        return [range(first, last) for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+
+    def read(self, clip: int) -> Clip:
+        """See [`ClipSource`]."""
+        shard, position = divmod(clip, _FILE)
+        file = _opened(self.paths[shard], os.getpid())
+        row = file.row(position)
+        lengths = {name: len(row[name]) for name in _COLUMNS[2:]}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+            raise SequenceError(
+                f"{self.paths[shard]}, row {position}: {row['name']} has {counts}. Expected as many of each.",
+                "length_mismatch",
+            )
+
+        def frame(position: int) -> Image.Image:
+            where, data = f"{row['name']}, frame {row['frame_index'][position]}", row["frames"][position]["bytes"]
+            if data is None:
+                raise SequenceError(f"{where} has no bytes. Store the image files in the clips.", "missing_frame")
+            return decode_frame(data, where)
+
+        boxes = np.asarray(row["boxes"], dtype=np.float32).reshape(-1, 4)
+        return Clip(row["name"], row["clip"], row["frame_index"], boxes, np.asarray(row["visible"], dtype=bool), frame)
+
+
+class _ParquetFile:
+    """An open file, which keeps the row groups read last."""
+
+    def __init__(self, path: str):
+        self.path = path
+        try:
+            # As fsspec's files read ahead, and pyarrow knows what it needs.
+            self.file = pq.ParquetFile(fsspec.open(path, "rb", cache_type="none").open())
+        except pa.ArrowInvalid as error:
+            raise SequenceError(
+                f"{path} is not a whole Parquet file ({error}). Download it again.", "missing_frame"
+            ) from error
+        missing = set(_COLUMNS) - set(self.file.schema_arrow.names)
+        if missing:
+            raise SequenceError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}. Expected {', '.join(STORED_FEATURES)}.",
+                "empty",
+            )
+        self.group = lru_cache(maxsize=4)(self._group)
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """`(num_groups + 1,)` numbers of the rows at which groups start, and of the rows."""
+        metadata = self.file.metadata
+        return np.cumsum([0] + [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
+
+    def row(self, position: int) -> dict[str, Any]:
+        group = int(np.searchsorted(self.edges, position, side="right")) - 1
+        return {name: column[position - int(self.edges[group])].as_py() for name, column in self.group(group).items()}
+
+    def _group(self, group: int) -> dict[str, pa.ChunkedArray]:
+        try:
+            table = self.file.read_row_group(group, columns=list(_COLUMNS))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SequenceError(
+                f"{self.path}, row group {group} cannot be read ({error}). Download the file again.", "corrupt_image"
+            ) from error
+        return {name: table[name] for name in _COLUMNS}
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, process: int) -> _ParquetFile:
+    """An open file; each process has its own, as a file has one position only."""
+    return _ParquetFile(path)
+
+
+__all__ = ["StoredClips"]
