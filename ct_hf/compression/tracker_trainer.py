@@ -230,7 +230,7 @@ class TrackerTrainer(Trainer):
         try:
             with preserved_randomness(self.args.device):
                 figures = track_sequences(self._deployed(), self.tracking_dataset, self.accelerator)
-        except Exception:
+        except Exception:  # whatever went wrong is raised again, but the steps trained so far must not be lost to it
             if self.is_in_train and self.state.global_step:
                 self._save_checkpoint(self.model, trial=None)
                 logger.error(f"Tracking failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
