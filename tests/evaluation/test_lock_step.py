@@ -1,11 +1,13 @@
 """Several sequences at a time give what they give one by one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from ct_hf.data import procedural_sequences
-from ct_hf.evaluation import evaluate_trackers
+from ct_hf.evaluation import evaluate_trackers, lock_step
 from ct_hf.evaluation.lock_step import run_trackers
 from ct_hf.models import OSTrackModel
 
@@ -36,8 +38,6 @@ def test_a_batch_gives_what_singles_give(tiny_tracker, sequences):
 
 def test_sequences_of_like_length_share_a_batch(sequences, make_tracker, monkeypatch):
     """One forward pass for all of a batch, and none for what has ended."""
-    from ct_hf.evaluation import lock_step
-
     sizes = []
     monkeypatch.setattr(
         lock_step,
@@ -59,10 +59,6 @@ def test_trackers_may_have_different_sequences_to_track(make_tracker, sequences)
 
 
 def test_a_step_of_several_is_shared_out(sequences, make_tracker, monkeypatch):
-    from types import SimpleNamespace
-
-    from ct_hf.evaluation import lock_step
-
     now = 0.0
 
     def tick():
