@@ -105,6 +105,10 @@ def test_evaluate_shows_a_dash_for_a_speed_that_is_not_known(trackers, sequences
     assert "Speed-up" not in printed and printed.count("FPS: cpu, float32, batch size 2, ") == 1
     figures = json.loads((tmp_path / "figures.json").read_text())["trackers"]
     assert figures[0]["fps"] is None and second.endswith(f" {figures[1]['fps']:.1f}")
+    (tmp_path / "second" / "square1.txt").unlink()
+    assert main([*arguments, "--batch-size", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "FPS" not in printed.splitlines()[0] and "FPS: not of one kind of run" in printed
 
 
 def test_evaluate_reads_data_sets_and_reports(trackers, sequences, tmp_path, capsys):
