@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from PIL import Image
 
 from ct_hf import OSTrackConfig, OSTrackModel
@@ -160,3 +161,44 @@ def test_initialization_scales_and_averages_a_stage(monkeypatch):
     assert weights["mean"].allclose((first + last) / 2) and weights["mean, scaled"].allclose(first + last)
     query = [student.layers[0].attention.q_proj.weight for student in students.values()]
     assert query[0].equal(query[1]) and query[2].equal(query[3]), "what attends is never scaled"
+
+
+def write_state(folder, step, rows):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": rows}))
+
+
+def logged(step, iou, focal, rate):
+    return {"step": step, "iou": iou, "focal": focal, "learning_rate": rate, "loss": 1.0}
+
+
+def test_training_curves_are_what_the_phases_logged(monkeypatch, tmp_path):
+    """The last checkpoint of each phase, steps counted on, evaluations left out, and the mean over the window."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import training_curves
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_state(first, 9, [logged(9, 0.9, 9.0, 9.0)])  # behind 25 in the alphabet
+    write_state(first, 25, [logged(10, 0.2, 3.0, 0.5), {"step": 10, "eval_iou": 0.7}, logged(20, 0.4, 2.0, 0.25)])
+    write_state(second, 15, [logged(10, 0.6, 1.0, 0.125), {"step": 15, "train_runtime": 3.0}])
+    out = tmp_path / "new" / "curves.svg"
+    command = ["training_curves.py", "--states", str(first), str(second), "--window", "2", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    pyplot.switch_backend("agg")
+    training_curves.main()
+    panels = pyplot.gcf().axes
+    pyplot.close()
+
+    assert json.loads(out.with_suffix(".json").read_text()) == [
+        {"step": 10, "iou": 0.2, "focal": 3.0, "learning_rate": 0.5},
+        {"step": 20, "iou": 0.4, "focal": 2.0, "learning_rate": 0.25},
+        {"step": 35, "iou": 0.6, "focal": 1.0, "learning_rate": 0.125},
+    ]
+    for panel, name, values, means in zip(
+        panels, ("iou", "focal"), ([0.2, 0.4, 0.6], [3, 2, 1]), ([0.3, 0.5], [2.5, 1.5]), strict=True
+    ):
+        assert panel.get_title() == f"{name} of training pairs" and panel.get_title() in out.read_text()
+        line, mean = panel.get_lines()
+        np.testing.assert_allclose(line.get_xydata(), np.transpose([[10, 20, 35], values]))
+        np.testing.assert_allclose(mean.get_xydata(), np.transpose([[20, 35], means]))

@@ -91,6 +91,26 @@ def test_evaluate_keeps_boxes_and_goes_on_from_them(trackers, sequences, tmp_pat
     assert boxes.read_text() == "0,0,1,1\n" * 4
 
 
+def test_evaluate_shows_a_dash_for_a_speed_that_is_not_known(trackers, sequences, tmp_path, capsys):
+    """The first tracker's boxes come of two kinds of run."""
+    arguments = ["evaluate", "--tracker", str(trackers / "first"), str(trackers / "second")]
+    arguments += ["--sequences", str(sequences), "--out", str(tmp_path)]
+    assert main([*arguments, "--batch-size", "2"]) == 0
+    assert "Speed-up" in capsys.readouterr().out
+    (tmp_path / "first" / "square1.txt").unlink()
+    assert main([*arguments, "--batch-size", "1", "--json", str(tmp_path / "figures.json")]) == 0
+    printed = capsys.readouterr().out
+    first, second = (line.strip("| ") for line in printed.splitlines()[2:4])
+    assert first.startswith("first ") and first.endswith(" -") and second.startswith("second ")
+    assert "Speed-up" not in printed and printed.count("FPS: cpu, float32, batch size 2, ") == 1
+    figures = json.loads((tmp_path / "figures.json").read_text())["trackers"]
+    assert figures[0]["fps"] is None and second.endswith(f" {figures[1]['fps']:.1f}")
+    (tmp_path / "second" / "square1.txt").unlink()
+    assert main([*arguments, "--batch-size", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "FPS" not in printed.splitlines()[0] and "FPS: not of one kind of run" in printed
+
+
 def test_evaluate_reads_data_sets_and_reports(trackers, sequences, tmp_path, capsys):
     """GOT-10k's layout, from its files to a page."""
     root = tmp_path / "GOT-10k" / "val"

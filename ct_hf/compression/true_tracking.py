@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from transformers.utils import logging
 
 from ..data.sequences import Sequence
-from ..evaluation.one_pass import evaluate_trackers
+from ..evaluation.one_pass import check_names, evaluate_trackers
 from ..models.session import PredictionError
 from ..models.tracker import PreTrainedTracker
 
@@ -44,10 +44,7 @@ def check_tracking_dataset(sequences: Iterable[Sequence]) -> list[Sequence]:
             )
     if not sequences:
         raise ValueError("`tracking_dataset` is empty, expected at least one sequence. Leave it out to track none.")
-    names = [sequence.name for sequence in sequences]  # here too, since a process evaluates its share alone
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"`tracking_dataset` must have distinct names, got several called {', '.join(twice)}.")
+    check_names("tracking_dataset", sequences)  # here too, since a process evaluates its share alone
     return sequences
 
 

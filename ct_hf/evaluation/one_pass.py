@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,7 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
     check_protocol(protocol)
     if not sequences:
         raise ValueError("`sequences` is empty, expected at least one. Check the folder or the split they come from.")
-    names = [sequence.name for sequence in sequences]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"`sequences` must have distinct names, got several called {', '.join(twice)}.")
+    check_names("sequences", sequences)
     for sequence in sequences:
         if len(sequence) < 2:
             raise ValueError(
@@ -108,6 +106,15 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
                 f"Sequence {sequence.name} does not show its target in frame 0, where a tracker has to start. Cut the "
                 "frames before the first visible one."
             )
+
+
+def check_names(argument: str, sequences: list[Sequence]) -> None:
+    """Refuse sequences that share a name: what becomes of each is kept by it. Errors call them `argument`."""
+    twice = sorted(name for name, count in Counter(sequence.name for sequence in sequences).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"`{argument}` must have distinct names, got several called {', '.join(twice)}. Rename all but one of each."
+        )
 
 
 def check_annotated(sequences: list[Sequence]) -> None:

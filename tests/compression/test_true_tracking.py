@@ -356,7 +356,7 @@ def test_a_broken_sequence_outside_training_saves_nothing(tmp_path):
         ([], ValueError, "`tracking_dataset` is empty"),
         ("videos/val", TypeError, "must hold sequences, got a str.*read_sequences"),
         (make_pairs(2), TypeError, "must hold sequences, got a dict.*eval_dataset"),
-        (drawn(1) * 2, ValueError, "distinct names, got several called procedural-3"),
+        (drawn(1) * 2, ValueError, "`tracking_dataset` must have distinct names, got several called procedural-3"),
     ],
     ids=["empty", "folder", "pairs", "twice"],
 )

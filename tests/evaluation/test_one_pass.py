@@ -191,8 +191,9 @@ def test_what_cannot_be_evaluated_is_refused(make_sequence, make_tracker):
         evaluate_trackers({}, [make_sequence()], progress=False)
     with pytest.raises(ValueError, match="`sequences` is empty"):
         evaluate_trackers({"static": make_tracker()}, [], progress=False)
-    with pytest.raises(ValueError, match="distinct names, got several called square"):
-        evaluate_trackers({"static": make_tracker()}, [make_sequence(), make_sequence()], progress=False)
+    with pytest.raises(ValueError, match="`sequences` must have distinct names, got several called b, square[.]"):
+        sequences = [make_sequence(), make_sequence("b"), make_sequence("a"), make_sequence("b"), make_sequence()]
+        evaluate_trackers({"static": make_tracker()}, sequences, progress=False)
     with pytest.raises(ValueError, match="square has 1 frame"):
         evaluate_trackers({"static": make_tracker()}, [make_sequence(num_frames=1)], progress=False)
 

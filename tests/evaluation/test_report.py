@@ -61,6 +61,22 @@ def test_column_that_no_row_has_is_left_out_and_a_missing_figure_is_a_dash():
     assert second == ["b", "-", "-", "3.0"]
 
 
+@pytest.mark.parametrize(
+    ("fps", "shown"),
+    [
+        ((20.0, None), [("20.0", "1.00x"), ("-", "-")]),
+        ((None, 50.0), [("-", None), ("50.0", None)]),  # without a reference nobody has a speed-up: no such column
+        ((None, None), [(None, None), (None, None)]),
+    ],
+)
+def test_unknown_speed_is_a_dash_and_has_no_ratio(fps, shown):
+    rows = [row | {"fps": value} for row, value in zip((TEACHER, STUDENT), fps, strict=True)]
+    header, _, *lines = map(cells, comparison_table(rows).splitlines())
+    table = [dict(zip(header, line, strict=True)) for line in lines]
+    assert [(row.get("FPS"), row.get("Speed-up")) for row in table] == shown
+    assert [row["AUC kept (%)"] for row in table] == ["100.0", "95.0"]
+
+
 def test_tiny_tracker_does_not_cost_nothing():
     row = comparison_table([{"name": "tiny", "parameters": 174_197, "gmacs": 0.0137}]).splitlines()[2]
     assert cells(row) == ["tiny", "0.17", "0.014"]

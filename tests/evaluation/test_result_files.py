@@ -42,6 +42,18 @@ def test_seconds_are_read_back(tmp_path):
         files.read_seconds("car")
 
 
+@pytest.mark.parametrize("layout", ["flat", "got10k"])
+def test_a_sequence_is_finished_where_its_own_boxes_are(tmp_path, layout):
+    """Neither where another has them whose name begins alike, nor where a run was killed behind the seconds."""
+    files = ResultFiles(tmp_path, layout)
+    files.write("car-10", BOXES, [1, 1])
+    assert files.has("car-10") and not files.has("car-1")
+    files.write("car-1", BOXES, [1, 1])
+    assert files.has("car-1")
+    files.boxes_path("car-1").unlink()
+    assert files.seconds_path("car-1").is_file() and not files.has("car-1")
+
+
 def test_seconds_are_optional_but_for_got10k(tmp_path):
     ResultFiles(tmp_path).write("a", BOXES)
     assert os.listdir(tmp_path) == ["a.txt"]
