@@ -15,7 +15,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
-from ..data.sequences import CAUSES, Sequence
+from ..data.errors import CAUSES
+from ..data.sequences import Sequence
 from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker

@@ -26,7 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Features, IterableDataset, Value, concatenate_datasets
 
-from .sequences import Sequence, SequenceError, check_box, frame_size
+from .annotation import check_box
+from .errors import SequenceError
+from .frames import frame_size
+from .sequences import Sequence
 from .streaming import CLIP_FEATURES
 
 

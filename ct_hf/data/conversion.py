@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 
 from ..files import write_whole
 from .clips import STORED_FEATURES, LeftOut, Span, clip_length, cut_spans, read_rows
+from .errors import SequenceError
 from .layouts import LAYOUTS, read_dataset, which_split
-from .sequences import Sequence, SequenceError
+from .sequences import Sequence
 from .stored import MANIFEST, Conversion, ConversionError, Manifest, read_notes, shard_notes
 
 

@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image
 
 from ..models.image_processing_tracker import CropWindow
+from .annotation import check_box
 from .augmentation import Augmentation
-from .sequences import CAUSES, SequenceError, check_box, decode_frame
+from .errors import CAUSES, SequenceError
+from .frames import decode_frame
 from .streaming import MAX_BAD_CLIPS, describe_skipped
 
 

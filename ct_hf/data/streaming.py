@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from datasets import Features, Image, IterableDataset, List, Value
 
+from .errors import CAUSES, SequenceError
 from .procedural import ProceduralWorld
-from .sequences import CAUSES, Sequence, SequenceError
+from .sequences import Sequence
 
 
 CLIP_FEATURES = Features(

@@ -133,7 +133,8 @@ def of_one_size(frames: Iterable[Frame], name: str) -> Iterator[Frame]:
 
 
 def _open_folder(path: Path) -> Video:
-    from ..data.sequences import FolderSequence, decode_frame
+    from ..data.frames import decode_frame
+    from ..data.sequences import FolderSequence
 
     files = FolderSequence(path).files
 

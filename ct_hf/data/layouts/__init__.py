@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ..archives import any_path
-from ..sequences import FolderSequence, Sequence, SequenceError, read_sequences
+from ..errors import SequenceError
+from ..sequences import FolderSequence, Sequence, read_sequences
 from .coco import COCO
 from .got10k import GOT10K
 from .imagenet_vid import IMAGENET_VID

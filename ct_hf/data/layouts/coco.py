@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_text
+from ..annotation import read_text
+from ..errors import SequenceError
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root
 

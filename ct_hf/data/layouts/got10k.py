@@ -12,7 +12,7 @@ image; what it needs is `boxes`, `cover` and `size`.
 
 from pathlib import Path
 
-from ..sequences import read_flags, read_rows
+from ..annotation import read_flags, read_rows
 from .layout import Layout, LayoutSequence, Record, withheld
 from .reading import check_root, numbered_frames, read_names
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..sequences import SequenceError
+from ..errors import SequenceError
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root, numbered_frames
 

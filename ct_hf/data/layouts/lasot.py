@@ -22,8 +22,8 @@ toolkit of LaSOT treats both alike, and so does this.
 import logging
 from functools import cached_property
 
+from ..annotation import read_flags, read_rows
 from ..archives import AnyPath, MemberPath
-from ..sequences import read_flags, read_rows
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root, folders, from_one, numbered_frames, read_names, read_sentence
 

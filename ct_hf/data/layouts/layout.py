@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..annotation import check_length
 from ..archives import AnyPath
-from ..sequences import FileSequence, Sequence, check_length
+from ..sequences import FileSequence, Sequence
 
 
 @dataclass(frozen=True)

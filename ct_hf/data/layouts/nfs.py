@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_rows, read_text
+from ..annotation import read_rows, read_text
+from ..errors import SequenceError
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root, folders, numbered_frames, text_files
 

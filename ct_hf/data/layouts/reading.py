@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..annotation import read_text
 from ..archives import AnyPath
-from ..sequences import FRAME_SUFFIXES, SequenceError, read_text
+from ..errors import SequenceError
+from ..frames import FRAME_SUFFIXES
 
 
 _FROM_ONE = np.array([1, 1, 0, 0], dtype=np.float32)

@@ -13,7 +13,8 @@ TNL2K's own is made from; OSTrack's analysis treats it as `otb`, where absent fr
 from functools import cached_property
 from pathlib import Path
 
-from ..sequences import read_rows, sorted_frames
+from ..annotation import read_rows
+from ..frames import sorted_frames
 from .layout import Layout, LayoutSequence, Record
 from .reading import check_root, folders, read_sentence
 

@@ -12,8 +12,8 @@ scores flat result files. Scored by `trackingnet`.
 
 import numpy as np
 
+from ..annotation import read_rows
 from ..archives import AnyPath, MemberPath
-from ..sequences import read_rows
 from .layout import Layout, LayoutSequence, Record, withheld
 from .reading import check_root, numbered_frames, text_files
 

@@ -1,0 +1,33 @@
+"""What can be wrong with a sequence."""
+
+CAUSES = (
+    "bad_box",
+    "corrupt_image",
+    "empty",
+    "frame_size",
+    "length_mismatch",
+    "missing_frame",
+    "missing_ground_truth",
+    "too_few_visible",
+)
+"""What can be wrong with a sequence, in the order in which a stream counts it."""
+
+
+class SequenceError(ValueError):
+    """Raised for a sequence that cannot be read.
+
+    Args:
+        message: What was found, where, and what to do.
+        cause: One of [`CAUSES`], for counting.
+    """
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
+
+    def __reduce__(self):
+        # DataLoader workers pickle their errors; the default would forget `cause`.
+        return type(self), (str(self), self.cause)
+
+
+__all__ = ["CAUSES", "SequenceError"]
