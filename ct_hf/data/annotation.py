@@ -48,8 +48,29 @@ def read_rows(file: AnyPath) -> np.ndarray:
     Raises:
         SequenceError: There is no such file, or a row is something else.
     """
+    text = read_text(file).rstrip()
+    rows = _all_rows(text)
+    return _one_by_one(text, file) if rows is None else rows
+
+
+def _all_rows(text: str) -> np.ndarray | None:
+    """Rows parsed by NumPy at once, or `None` where one of them needs a second look."""
+    lines = text.replace(",", " ").splitlines()
+    if not lines:
+        return None
+    try:
+        rows = np.loadtxt(lines, np.float32, comments=None, ndmin=2)
+    except ValueError:
+        return None
+    if rows.shape != (len(lines), 4):  # empty lines are passed over
+        return None
+    return rows if np.isin(np.isnan(rows).sum(axis=1), (0, 4)).all() else None
+
+
+def _one_by_one(text: str, file: AnyPath) -> np.ndarray:
+    """The same four times slower, but it can name a row, and reads all that `float` reads."""
     rows = []
-    for number, line in enumerate(read_text(file).rstrip().splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             row = [float(value) for value in line.replace(",", " ").split()]
         except ValueError:
@@ -68,7 +89,7 @@ def read_flags(file: AnyPath, count: int, most: int = 1) -> np.ndarray:
     Args:
         file: Text, whole numbers between commas, blanks or line ends.
         count: Number of flags to expect.
-        most: Largest value of a flag; the smallest is 0.
+        most: Largest value of a flag, of one digit; the smallest is 0.
 
     Returns:
         `(count,)` int8.
@@ -83,7 +104,7 @@ def read_flags(file: AnyPath, count: int, most: int = 1) -> np.ndarray:
             f"{file} has {len(flags)} entries for {count} frames. Expected one {numbers} for each frame.",
             "length_mismatch",
         )
-    return np.array(flags, dtype=np.int8)
+    return np.frombuffer("".join(flags).encode(), dtype=np.int8) - np.int8(ord("0"))
 
 
 def check_box(box: np.ndarray, size: tuple[int, int], where: str) -> None:
