@@ -8,9 +8,8 @@ import numpy as np
 from PIL import Image
 
 from .annotation import check_box, check_length, read_flags, read_rows
-from .archives import AnyPath
 from .errors import SequenceError
-from .frames import decode_frame, is_frame, sorted_frames
+from .frames import FramePaths, decode_frame, image_names, sorted_frames
 
 
 GROUND_TRUTH = "groundtruth.txt"
@@ -62,7 +61,7 @@ class FileSequence(Sequence):
         files: Paths of the frames, in order.
     """
 
-    files: list[AnyPath]
+    files: FramePaths
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -152,7 +151,7 @@ class FolderSequence(FileSequence):
         return f"FolderSequence({str(self.path)!r})"
 
     @cached_property
-    def files(self) -> list[Path]:
+    def files(self) -> FramePaths:
         """Paths of the frames, in order."""
         return sorted_frames(self.path)
 
@@ -225,4 +224,4 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
 
 def _is_sequence(path: Path) -> bool:
     """Whether a folder holds ground truth or frames: one without the other is a broken sequence, not another folder."""
-    return (path / GROUND_TRUTH).exists() or any(map(is_frame, path.iterdir()))
+    return (path / GROUND_TRUTH).exists() or bool(image_names(path))
