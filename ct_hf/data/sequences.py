@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .annotation import check_box, check_length, read_flags, read_rows
+from .archives import AnyPath
 from .errors import SequenceError
 from .frames import FramePaths, decode_frame, image_names, sorted_frames
 
@@ -57,18 +59,48 @@ class Sequence(ABC):
 class FileSequence(Sequence):
     """Sequence whose frames are image files.
 
+    What has been read stays on the instance. The folder of the frames is listed when the first of them is asked for: that
+    takes longer than reading the annotation.
+
     Attributes:
-        files: Paths of the frames, in order.
+        source: The file with the boxes.
     """
 
-    files: FramePaths
+    source: AnyPath
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
 
     @abstractmethod
+    def list_frames(self) -> FramePaths:
+        """Lists the frames, as many as there are boxes.
+
+        Raises:
+            SequenceError: One is missing.
+        """
+
+    @cached_property
+    def files(self) -> FramePaths:
+        """Paths of the frames, in order.
+
+        Raises:
+            SequenceError: One is missing, or there are not as many as boxes.
+        """
+        files = self.list_frames()
+        check_length(len(self.boxes), len(files), self.source)
+        return files
+
     def where(self, index: int) -> str:
         """File and row of the annotation of one frame, for errors."""
+        return f"{self.source}, row {index + 1}"
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.boxes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A data set goes to every DataLoader worker: what can be read again stays behind.
+        read = {name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)}
+        return {name: value for name, value in self.__dict__.items() if name not in read}
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -112,11 +144,18 @@ class FileSequence(Sequence):
         except OSError as error:
             raise SequenceError(f"{file} cannot be read ({error}). Restore the file.", "missing_frame") from error
 
-    def without_area(self) -> np.ndarray:
-        """Reads the annotation, and returns the frames whose target is visible but has no box of positive size."""
-        # The flags need the boxes, and these need the frames: all three are read and compared.
+    def check(self) -> list[int]:
+        """Reads the annotation and compares it with the frames.
+
+        Returns:
+            Frames whose target is visible but has no box of positive size.
+
+        Raises:
+            SequenceError: Something is missing or broken, or there are not as many frames as boxes.
+        """
         broken = self.visible & ~(np.isfinite(self.boxes).all(axis=1) & (self.boxes[:, 2:] > 0).all(axis=1))
-        return np.flatnonzero(broken)
+        _ = self.files  # lists and counts them
+        return np.flatnonzero(broken).tolist()
 
     def bad_box(self, index: int) -> SequenceError:
         """Error that names the box of a frame."""
@@ -143,24 +182,21 @@ class FolderSequence(FileSequence):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.name = self.path.resolve().name
+        self.name, self.source = self.path.resolve().name, self.path / GROUND_TRUTH
         if not self.path.is_dir():
             raise SequenceError(f"`path`={str(self.path)!r} is not a folder. Give a folder with frames.", "empty")
 
     def __repr__(self) -> str:
         return f"FolderSequence({str(self.path)!r})"
 
-    @cached_property
-    def files(self) -> FramePaths:
-        """Paths of the frames, in order."""
+    def list_frames(self) -> FramePaths:
+        """See [`FileSequence`]."""
         return sorted_frames(self.path)
 
     @cached_property
     def boxes(self) -> np.ndarray:
         """`(num_frames, 4)` float32 xywh in pixels of the frame."""
-        boxes = read_rows(self.path / GROUND_TRUTH)
-        check_length(len(boxes), len(self.files), self.path / GROUND_TRUTH)
-        return boxes
+        return read_rows(self.source)
 
     @cached_property
     def visible(self) -> np.ndarray:
@@ -170,10 +206,6 @@ class FolderSequence(FileSequence):
         if file.exists():
             visible &= read_flags(file, len(visible)) == 0
         return visible
-
-    def where(self, index: int) -> str:
-        """Row of the ground truth."""
-        return f"{self.path / GROUND_TRUTH}, row {index + 1}"
 
     def frame(self, index: int) -> Image.Image:
         """RGB image of one frame, checked together with its box.
@@ -193,8 +225,8 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
 
     Args:
         root: A folder of sequence folders, or one sequence.
-        check: Whether to read every annotation now, so that a broken one is reported at once (evaluation). Without,
-            a stream of clips leaves broken sequences out and counts them.
+        check: Whether to read every annotation and list all frames now, so that what is broken is reported at once
+            (evaluation). Without, a stream of clips leaves broken sequences out and counts them.
 
     Returns:
         The sequences, sorted by name.
@@ -217,8 +249,8 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
         )
     if check:
         for sequence in sequences:
-            for row in sequence.without_area():
-                raise sequence.bad_box(int(row))
+            for row in sequence.check():
+                raise sequence.bad_box(row)
     return sequences
 
 

@@ -86,8 +86,8 @@ def test_numbers_are_those_that_python_reads(rows, tmp_path_factory):
             read_rows(file)
     else:
         with np.errstate(over="ignore"):
-            expected = np.array(values, dtype=np.float32)
-        np.testing.assert_array_equal(read_rows(file).view(np.uint32), expected.view(np.uint32))
+            expected, read = np.array(values, dtype=np.float32), read_rows(file)
+        np.testing.assert_array_equal(read.view(np.uint32), expected.view(np.uint32))
 
 
 @pytest.mark.parametrize("content", ["0,1,0,0,1", "0\n1\n0\n0\n1\n", "0 1 0\t0, 1 \r\n"])
