@@ -28,7 +28,7 @@ def show(args: argparse.Namespace) -> None:
     from transformers import AutoConfig
 
     from .data import LAYOUTS, PairSampler, SequenceClips, draw_pairs, read_dataset
-    from .data.sequences import describe_causes
+    from .data.errors import describe_causes
     from .models import OSTrackConfig
 
     config = AutoConfig.from_pretrained(args.tracker) if args.tracker else OSTrackConfig()

@@ -19,7 +19,8 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
-from ..data.sequences import CAUSES, Sequence
+from ..data.errors import CAUSES
+from ..data.sequences import Sequence
 from ..data.streaming import PairStream
 from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from .augmentation import Augmentation
 from .collator import TrackingCollator
+from .errors import CAUSES, SequenceError
 from .layouts import LAYOUTS, Layout, read_dataset
 from .photographs import Photographs, TextureMix, rendered_textures
 from .procedural import ProceduralSequence, ProceduralWorld, procedural_sequences
-from .sequences import CAUSES, FolderSequence, Sequence, SequenceError, read_sequences
+from .sequences import FolderSequence, Sequence, read_sequences
 from .textures import ProceduralTextures, TextureSource
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
 
-from .sequences import SequenceError
+from .errors import SequenceError
 
 
 BLOCK_BYTES = 2**20

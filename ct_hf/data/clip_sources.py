@@ -17,8 +17,10 @@ import numpy as np
 from PIL import Image
 
 from .clips import GROUP_ROWS, MOST_APART, Span, check_usable, cut_spans, deal, has_pair, row_order
+from .errors import SequenceError, describe_causes
+from .frames import decode_frame
 from .procedural import ProceduralWorld
-from .sequences import Sequence, SequenceError, decode_frame, describe_causes
+from .sequences import Sequence
 
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from datasets import Features, Image, List, Value
 
-from .sequences import Sequence, SequenceError, check_box, frame_size
+from .annotation import check_box
+from .errors import SequenceError
+from .frames import frame_size
+from .sequences import Sequence
 
 
 logger = logging.getLogger(__name__)

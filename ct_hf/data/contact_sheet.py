@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .clip_sources import MAX_BAD_DRAWS, ClipSource
+from .errors import SequenceError
 from .sampling import PairSampler
-from .sequences import SequenceError
 
 
 COLUMNS = 4

@@ -25,8 +25,9 @@ from .clips import (
     read_rows,
     row_order,
 )
+from .errors import SequenceError
 from .layouts import LAYOUTS, read_dataset, which_split
-from .sequences import Sequence, SequenceError
+from .sequences import FileSequence
 from .stored import MANIFEST, Conversion, ConversionError, Manifest, read_notes, shard_notes
 
 
@@ -108,7 +109,7 @@ def _prepare(out: Path) -> None:
         )
 
 
-def _manifest(out: Path, arguments: dict[str, Any], sequences: dict[str, Sequence], progress: bool) -> Manifest:
+def _manifest(out: Path, arguments: dict[str, Any], sequences: dict[str, FileSequence], progress: bool) -> Manifest:
     if (out / MANIFEST).exists():
         manifest = Manifest.load(out)
         manifest.check(arguments, out)
@@ -123,13 +124,13 @@ def _manifest(out: Path, arguments: dict[str, Any], sequences: dict[str, Sequenc
     return manifest
 
 
-def _plan(arguments: dict[str, Any], sequences: dict[str, Sequence], progress: bool) -> Manifest:
+def _plan(arguments: dict[str, Any], sequences: dict[str, FileSequence], progress: bool) -> Manifest:
     """Reads every annotation, and deals the spans of all sequences to shards."""
     lengths, left_out, last = {}, [], None
     for name, sequence in tqdm(sequences.items(), "annotations", unit=" sequences", disable=not progress):
         try:
             check_usable(sequence)
-            lengths[name] = len(sequence)
+            lengths[name] = len(sequence.files)  # a sequence that lacks frames is left out as a whole
         except SequenceError as error:
             logger.warning("Left out: %s", error)
             left_out.append(LeftOut(name, -1, error.cause))
@@ -146,7 +147,7 @@ def _plan(arguments: dict[str, Any], sequences: dict[str, Sequence], progress: b
     return Manifest(arguments, lengths, shards, left_out)
 
 
-def _frame_bytes(sequences: list[Sequence]) -> float:
+def _frame_bytes(sequences: list[FileSequence]) -> float:
     """Mean size of a frame's file, from frames in the middle of some sequences."""
     sizes = []
     for sequence in sequences[:: -(-len(sequences) // _SAMPLES)]:
@@ -157,7 +158,7 @@ def _frame_bytes(sequences: list[Sequence]) -> float:
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def _write_shards(out: Path, manifest: Manifest, sequences: dict[str, Sequence], progress: bool) -> None:
+def _write_shards(out: Path, manifest: Manifest, sequences: dict[str, FileSequence], progress: bool) -> None:
     (out / "data").mkdir(exist_ok=True)
     done = {name for name in manifest.shards if (out / name).exists()}
     with tqdm(
@@ -174,16 +175,16 @@ def _write_shards(out: Path, manifest: Manifest, sequences: dict[str, Sequence],
 
 
 def _write_shard(
-    path: Path, spans: list[Span], number: int, manifest: Manifest, sequences: dict[str, Sequence], bar: tqdm
+    path: Path, spans: list[Span], number: int, manifest: Manifest, sequences: dict[str, FileSequence], bar: tqdm
 ) -> None:
     arguments = manifest.arguments
     source = "/".join(filter(None, (arguments["layout"], arguments["split"])))
     rows, left_out, planned = [], [], 0
     for span in spans:
         sequence = sequences[span.name]
-        if len(sequence) != manifest.sequences[span.name]:
+        if (found := len(sequence.files)) != manifest.sequences[span.name]:
             raise ConversionError(
-                f"{span.name} has {len(sequence)} frames, but had {manifest.sequences[span.name]} when the conversion was "
+                f"{span.name} has {found} frames, but had {manifest.sequences[span.name]} when the conversion was "
                 "begun. Restore it, or convert into another folder."
             )
         own, bad = read_rows(sequence, span, arguments["stride"])

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from ..models.image_processing_tracker import CropWindow
+from .annotation import check_box
 from .augmentation import Augmentation
 from .clip_sources import Clip
-from .sequences import SequenceError, check_box
+from .errors import SequenceError
 
 
 class PairSampler:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ..files import write_whole
 from .clips import LeftOut, Span
-from .sequences import describe_causes
+from .errors import describe_causes
 
 
 MANIFEST = "conversion.json"

@@ -15,7 +15,8 @@ from PIL import Image
 
 from .clip_sources import Clip, FiniteClips
 from .clips import STORED_FEATURES
-from .sequences import SequenceError, decode_frame
+from .errors import SequenceError
+from .frames import decode_frame
 
 
 _COLUMNS = ("name", "clip", "frames", "frame_index", "boxes", "visible")

@@ -12,8 +12,8 @@ import torch
 from datasets import Features, IterableDataset, Value, interleave_datasets
 
 from .clip_sources import MAX_BAD_DRAWS, Clip, ClipSource
+from .errors import CAUSES, SequenceError, describe_causes
 from .sampling import PairSampler
-from .sequences import CAUSES, SequenceError, describe_causes
 
 
 COLUMNS = ("template_pixel_values", "search_pixel_values", "template_boxes", "search_boxes", "skipped")

@@ -133,9 +133,9 @@ def of_one_size(frames: Iterable[Frame], name: str) -> Iterator[Frame]:
 
 
 def _open_folder(path: Path) -> Video:
-    from ..data.sequences import FolderSequence, decode_frame
+    from ..data.frames import decode_frame, sorted_frames
 
-    files = FolderSequence(path).files
+    files = sorted_frames(path)
 
     def read() -> Iterator[np.ndarray]:
         for number, file in enumerate(files):

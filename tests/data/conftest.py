@@ -1,4 +1,6 @@
 import io
+import re
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ct_hf.data import FolderSequence
+from ct_hf.data import CAUSES, FolderSequence, SequenceError
 from ct_hf.data.clip_sources import Clip
-from ct_hf.data.sequences import decode_frame
+from ct_hf.data.frames import decode_frame
 
 
 @pytest.fixture
@@ -44,6 +46,21 @@ def folder(make_folder):
 @pytest.fixture
 def sequence(folder):
     return FolderSequence(folder)
+
+
+@pytest.fixture
+def fails():
+    """Expects a SequenceError of a cause whose message has all words."""
+
+    @contextmanager
+    def fails(cause, *words):
+        with pytest.raises(SequenceError) as caught:
+            yield
+        assert caught.value.cause == cause and cause in CAUSES
+        for word in words:
+            assert re.search(re.escape(str(word)), str(caught.value)), (word, str(caught.value))
+
+    return fails
 
 
 @pytest.fixture(scope="session")

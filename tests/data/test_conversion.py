@@ -156,6 +156,9 @@ def test_a_data_set_that_changed_is_refused(root, tmp_path):
     (root / "walk4" / "groundtruth.txt").write_text("\n".join(rows[:11]))
     with pytest.raises(ConversionError, match="walk4 has 11 frames, but had 12 when"):
         convert(root, done.out)
+    (root / "walk4" / "00000011.jpg").unlink()
+    with pytest.raises(SequenceError, match="walk4 has 10 frames but groundtruth.txt has 11 rows"):
+        convert(root, done.out)
     (root / "walk4").rename(tmp_path / "walk4")
     with pytest.raises(ConversionError, match="begun with sequence 'walk4', which the data set does not hold now"):
         convert(root, done.out)
@@ -198,6 +201,13 @@ def test_what_is_broken_is_left_out_counted_and_too_much_an_error(root, tmp_path
     assert convert(root, done.out) == done, "and remembered"
 
 
+def test_a_sequence_that_lacks_frames_is_left_out_as_a_whole(root, tmp_path):
+    """Its other boxes may belong to other frames."""
+    (root / "walk5" / "00000007.jpg").unlink()
+    done = convert(root, tmp_path / "out")
+    assert [str(entry) for entry in done.left_out] == ["walk5: length_mismatch"] and done.sequences == 9
+
+
 def test_broken_frames_alone_are_too_much_as_well(root, tmp_path):
     for number in range(2, 5):
         (root / "walk1" / f"0000000{number}.jpg").write_bytes(b"")
@@ -214,9 +224,7 @@ def test_withheld_ground_truth_cannot_be_converted(tmp_path):
     (root / "test" / "a" / "groundtruth.txt").write_text("1,2,3,4")
     for number in (1, 2):
         (root / "test" / "a" / f"{number:08d}.jpg").touch()
-    with pytest.raises(
-        SequenceError, match="None of 1 sequences.*a: its ground truth is withheld"
-    ) as caught:
+    with pytest.raises(SequenceError, match="None of 1 sequences.*a: its ground truth is withheld") as caught:
         convert_dataset("got10k", root, tmp_path / "out", split="test")
     assert caught.value.cause == "too_few_visible"
     with pytest.raises(SequenceError, match="train/list.txt"):

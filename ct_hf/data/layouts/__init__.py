@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from ..archives import any_path
-from ..sequences import FolderSequence, Sequence, SequenceError, read_sequences
+from ..errors import SequenceError
+from ..sequences import FileSequence, FolderSequence, read_sequences
 from .coco import COCO
 from .got10k import GOT10K
 from .imagenet_vid import IMAGENET_VID
 from .lasot import LASOT, LASOT_EXT
-from .layout import Layout, LayoutSequence, Record, withheld
+from .layout import Annotation, Layout, LayoutSequence, withheld
 from .nfs import NFS
 from .otb100 import OTB100
 from .tnl2k import TNL2K
@@ -49,7 +50,7 @@ LAYOUTS: dict[str, Layout] = {
 """Layouts by the names that users type."""
 
 
-def read_dataset(layout: str, root: str | Path, split: str | None = None, *, check: bool = True) -> list[Sequence]:
+def read_dataset(layout: str, root: str | Path, split: str | None = None, *, check: bool = True) -> list[FileSequence]:
     """Lists the sequences of a data set in its own layout.
 
     Args:
@@ -57,10 +58,10 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
         root: Folder of the data set, or, for layouts with `archives`, a URL that fsspec reads, such as
             `hf://datasets/l-lt/LaSOT`.
         split: One of the layout's splits; by default the first of them.
-        check: Whether to read every annotation now, so that a broken one is reported at once (evaluation). Without,
-            a stream of clips leaves broken sequences out and counts them. Published ground truth holds a few boxes without
-            area on visible frames, which toolkits count in their own ways: behind the first frame they are kept and logged
-            in all layouts but `folder`.
+        check: Whether to read every annotation and list all frames now, so that what is broken is reported at once
+            (evaluation). Without, a stream of clips leaves broken sequences out and counts them. Published ground truth
+            holds a few boxes without area on visible frames, which toolkits count in their own ways: behind the first frame
+            they are kept and logged in all layouts but `folder`.
 
     Returns:
         The sequences, in the order of the official list or of their names.
@@ -107,10 +108,10 @@ def which_split(layout: str, split: str | None) -> str | None:
     return split
 
 
-def _check(sequences: list[Sequence]) -> None:
+def _check(sequences: list[FileSequence]) -> None:
     kept = []
     for sequence in sequences:
-        for row in map(int, sequence.without_area()):
+        for row in sequence.check():
             if isinstance(sequence, FolderSequence) or row == 0 or not np.isfinite(sequence.boxes[row]).all():
                 raise sequence.bad_box(row)
             kept.append(sequence.where(row))
@@ -120,4 +121,4 @@ def _check(sequences: list[Sequence]) -> None:
         )
 
 
-__all__ = ["LAYOUTS", "Layout", "LayoutSequence", "Record", "read_dataset", "which_split", "withheld"]
+__all__ = ["LAYOUTS", "Annotation", "Layout", "LayoutSequence", "read_dataset", "which_split", "withheld"]

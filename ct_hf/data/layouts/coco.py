@@ -13,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_text
-from .layout import Layout, LayoutSequence, Record
+from ..annotation import read_text
+from ..errors import SequenceError
+from ..frames import FramePaths
+from ..sequences import FileSequence
+from .layout import Layout
 from .reading import check_root
 
 
 logger = logging.getLogger(__name__)
 
 
-class COCOSequence(LayoutSequence):
+class COCOSequence(FileSequence):
     """One object of one photograph.
 
     Args:
@@ -33,19 +36,40 @@ class COCOSequence(LayoutSequence):
     """
 
     def __init__(self, image: Path, source: Path, number: int, box: list[float], size: tuple[int, int]):
-        super().__init__(f"{image.stem}-{number}", source)
-        self.image, self.number, self.box = image, number, tuple(box)
-        self.size = size
+        self.name, self.source = f"{image.stem}-{number}", source
+        self.image, self.number, self._box, self._size = image, number, tuple(box), size
+
+    # There are 860,000 objects, so what is made in no time is not kept.
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """`(1, 4)` float32 xywh in pixels."""
+        return np.array([self._box], dtype=np.float32)
+
+    @property
+    def visible(self) -> np.ndarray:
+        """`(1,)` bool."""
+        return np.ones(1, dtype=bool)
+
+    @property
+    def files(self) -> FramePaths:
+        """Path of the photograph."""
+        return self.list_frames()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photograph in pixels, as the annotation says."""
+        return self._size
 
     def where(self, index: int) -> str:
         """Number of the annotation."""
         return f"{self.source}, annotation {self.number}"
 
-    def read(self) -> Record:
-        """See [`LayoutSequence`]."""
+    def list_frames(self) -> FramePaths:
+        """See [`FileSequence`]."""
         if not self.image.is_file():
             raise SequenceError(f"{self.where(0)}: {self.image} does not exist. Restore the image.", "missing_frame")
-        return Record([self.image], np.array([self.box], dtype=np.float32), np.ones(1, dtype=bool))
+        return FramePaths(self.image.parent, [self.image.name])
 
 
 def _read(root: Path, split: str) -> list[COCOSequence]:

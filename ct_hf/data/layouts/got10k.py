@@ -12,8 +12,9 @@ image; what it needs is `boxes`, `cover` and `size`.
 
 from pathlib import Path
 
-from ..sequences import read_flags, read_rows
-from .layout import Layout, LayoutSequence, Record, withheld
+from ..annotation import read_flags, read_rows
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence, withheld
 from .reading import check_root, numbered_frames, read_names
 
 
@@ -29,14 +30,18 @@ class GOT10kSequence(LayoutSequence):
         super().__init__(path.name, path / "groundtruth.txt")
         self.path, self.test = path, test
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
-        boxes, files = read_rows(self.source), numbered_frames(self.path, first=1)
-        if self.test and len(boxes) == 1 < len(files):
-            return withheld(files, boxes)
+        boxes = read_rows(self.source)
+        if self.test and len(boxes) == 1 < (count := len(self.list_frames())):
+            return withheld(boxes, count)
         absence = read_flags(self.path / "absence.label", len(boxes))
         cover = read_flags(self.path / "cover.label", len(boxes), most=8)
-        return Record(files, boxes, (absence == 0) & (cover > 0), cover)
+        return Annotation(boxes, (absence == 0) & (cover > 0), cover)
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        return numbered_frames(self.path, first=1)
 
 
 def _read(root: Path, split: str) -> list[GOT10kSequence]:

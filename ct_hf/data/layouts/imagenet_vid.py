@@ -14,12 +14,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..sequences import SequenceError
-from .layout import Layout, LayoutSequence, Record
+from ..errors import SequenceError
+from ..frames import FramePaths
+from ..sequences import FileSequence
+from .layout import Layout
 from .reading import check_root, numbered_frames
 
 
-class ImageNetVIDSequence(LayoutSequence):
+class ImageNetVIDSequence(FileSequence):
     """One object of one video.
 
     Args:
@@ -34,17 +36,16 @@ class ImageNetVIDSequence(LayoutSequence):
     def __init__(
         self, frames: Path, annotations: Path, track: str, first: int, boxes: np.ndarray, visible: np.ndarray
     ):
-        super().__init__(f"{frames.name}_{track}", annotations)
-        self.frames, self.first, self.record = frames, first, (boxes, visible)
+        self.name, self.source = f"{frames.name}_{track}", annotations
+        self.frames, self.first, self.boxes, self.visible = frames, first, boxes, visible
 
     def where(self, index: int) -> str:
         """File of the frame."""
         return str(self.source / f"{self.first + index:06d}.xml")
 
-    def read(self) -> Record:
-        """See [`LayoutSequence`]."""
-        boxes, visible = self.record
-        return Record(numbered_frames(self.frames, self.first, len(boxes)), boxes, visible)
+    def list_frames(self) -> FramePaths:
+        """See [`FileSequence`]."""
+        return numbered_frames(self.frames, self.first, len(self.boxes))
 
 
 def _objects(file: Path) -> dict[str, tuple[list[float], bool]]:

@@ -22,9 +22,10 @@ toolkit of LaSOT treats both alike, and so does this.
 import logging
 from functools import cached_property
 
+from ..annotation import read_flags, read_rows
 from ..archives import AnyPath, MemberPath
-from ..sequences import read_flags, read_rows
-from .layout import Layout, LayoutSequence, Record
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence
 from .reading import check_root, folders, from_one, numbered_frames, read_names, read_sentence
 
 
@@ -44,19 +45,31 @@ class LaSOTSequence(LayoutSequence):
         super().__init__(path.name, path / "groundtruth.txt")
         self.path = path
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
         boxes = from_one(read_rows(self.source))
         flags = [read_flags(self.path / name, len(boxes)) for name in ("full_occlusion.txt", "out_of_view.txt")]
         visible = (flags[0] == 0) & (flags[1] == 0)
-        files = numbered_frames(self.path / "img", first=1)
-        if len(files) != len(boxes):
-            count = min(len(files), len(boxes))
+        count = len(boxes)
+        # Numbers of frames may have no gap, so the frame of the last row stands for all: the length is known without a list.
+        if not (self.path / "img" / f"{count:08d}.jpg").is_file():
+            count = self._shorter(len(self._frames()), count)
+        return Annotation(boxes[:count], visible[:count])
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        files = self._frames()
+        return files[: self._shorter(len(files), len(self.boxes))]
+
+    def _frames(self) -> FramePaths:
+        return numbered_frames(self.path / "img", first=1)
+
+    def _shorter(self, frames: int, rows: int) -> int:
+        if frames != rows:
             logger.warning(
-                "%s has %d frames but %d rows: the first %d are used.", self.path, len(files), len(boxes), count
+                "%s has %d frames but %d rows: the first %d are used.", self.path, frames, rows, min(frames, rows)
             )
-            return Record(files[:count], boxes[:count], visible[:count])
-        return Record(files, boxes, visible)
+        return min(frames, rows)
 
     @cached_property
     def language(self) -> str | None:

@@ -3,13 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from ..archives import AnyPath
-from ..sequences import FileSequence, Sequence, check_length
+from ..sequences import FileSequence
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Layout:
     """
 
     name: str
-    read: Callable[[AnyPath, str | None], list[Sequence]]
+    read: Callable[[AnyPath, str | None], list[FileSequence]]
     protocol: Literal["otb", "lasot", "uav", "got10k", "trackingnet", "visible"]
     results: Literal["flat", "got10k"] = "flat"
     origin: Literal[0, 1] = 0
@@ -60,11 +60,10 @@ class Layout:
         return np.asarray(boxes, dtype=np.float64) - [self.origin, self.origin, 0, 0]
 
 
-@dataclass(frozen=True)
-class Record:
-    """Frames and annotation of one sequence; the fields are those of [`Sequence`], of one length."""
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """Annotation of one sequence; the fields are those of [`Sequence`], of one length."""
 
-    files: list[AnyPath]
     boxes: np.ndarray
     visible: np.ndarray
     cover: np.ndarray | None = None
@@ -72,7 +71,7 @@ class Record:
 
 
 class LayoutSequence(FileSequence):
-    """Sequence in a data set's own layout: a subclass says how to read it.
+    """Sequence in a data set's own layout: a subclass says how to read its annotation and how to list its frames.
 
     Args:
         name: Unique within the data set, as its result files are called.
@@ -82,61 +81,45 @@ class LayoutSequence(FileSequence):
     def __init__(self, name: str, source: AnyPath):
         self.name, self.source = name, source
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
-
     @abstractmethod
-    def read(self) -> Record:
-        """Lists the frames and reads the annotation, in coordinates that count from 0.
+    def read_annotation(self) -> Annotation:
+        """Reads the annotation, in coordinates that count from 0; lists frames only where it cannot be told without.
 
         Raises:
             SequenceError: Something is missing or broken.
         """
 
-    def where(self, index: int) -> str:
-        """Row of the file with the boxes."""
-        return f"{self.source}, row {index + 1}"
-
-    @property
-    def files(self) -> list[AnyPath]:
-        """Paths of the frames, in order."""
-        return _record(self).files
+    @cached_property
+    def _annotation(self) -> Annotation:
+        return self.read_annotation()
 
     @property
     def boxes(self) -> np.ndarray:
         """`(num_frames, 4)` float32 xywh in pixels of the frame."""
-        return _record(self).boxes
+        return self._annotation.boxes
 
     @property
     def visible(self) -> np.ndarray:
         """`(num_frames,)` bool."""
-        return _record(self).visible
+        return self._annotation.visible
 
     @property
     def cover(self) -> np.ndarray | None:
         """`(num_frames,)` int8, or `None`."""
-        return _record(self).cover
+        return self._annotation.cover
 
     @property
     def annotated(self) -> bool:
         """Whether ground truth goes beyond the first frame."""
-        return _record(self).annotated
+        return self._annotation.annotated
 
 
-@lru_cache(maxsize=256)
-def _record(sequence: LayoutSequence) -> Record:
-    """Kept for the sequences used last only: the paths of all frames of TrackingNet would fill gigabytes."""
-    record = sequence.read()
-    check_length(len(record.boxes), len(record.files), sequence.source)
-    return record
-
-
-def withheld(files: list[AnyPath], boxes: np.ndarray) -> Record:
-    """Record of a test sequence of which only the first box is published.
+def withheld(boxes: np.ndarray, count: int) -> Annotation:
+    """Annotation of a test sequence of which only the first box is published.
 
     Args:
-        files: Paths of all frames.
         boxes: `(1, 4)` xywh in pixels.
+        count: Number of frames.
     """
-    unknown = np.full((len(files) - 1, 4), np.nan, dtype=np.float32)
-    return Record(files, np.concatenate([boxes, unknown]), np.arange(len(files)) == 0, annotated=False)
+    unknown = np.full((count - 1, 4), np.nan, dtype=np.float32)
+    return Annotation(np.concatenate([boxes, unknown]), np.arange(count) == 0, annotated=False)

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_rows, read_text
-from .layout import Layout, LayoutSequence, Record
+from ..annotation import read_rows, read_text
+from ..errors import SequenceError
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence
 from .reading import check_root, folders, numbered_frames, text_files
 
 
@@ -38,16 +40,23 @@ class NfSSequence(LayoutSequence):
         """Frame, which is not the row where only every eighth counts."""
         return f"{self.source}, frame {index + 1}"
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
-        rows, files = self._rows(), numbered_frames(self.path / self.name, first=1)
-        if self.path.name == "30" and abs(len(rows) / len(files) - 8) < 1:
+        rows, frames = self._rows(), len(self._frames())
+        if self.path.name == "30" and abs(len(rows) / frames - 8) < 1:
             rows = rows[::8]
-        if abs(len(rows) - len(files)) == 1:
-            count = min(len(rows), len(files))
-            rows, files = rows[:count], files[:count]
+        if len(rows) == frames + 1:
+            rows = rows[:frames]
         boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1)
-        return Record(files, boxes, rows[:, 4] == 0)
+        return Annotation(boxes, rows[:, 4] == 0)
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        files, rows = self._frames(), len(self.boxes)
+        return files[:rows] if len(files) == rows + 1 else files
+
+    def _frames(self) -> FramePaths:
+        return numbered_frames(self.path / self.name, first=1)
 
     def _rows(self) -> np.ndarray:
         """`(num_rows, 5)` x1, y1, x2, y2, lost."""
@@ -80,11 +89,14 @@ class ConvertedNfSSequence(LayoutSequence):
         super().__init__(source.stem, source)
         self.root = root
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
         boxes = read_rows(self.source)
-        folder = self.root / "sequences" / self.name.removeprefix("nfs_")
-        return Record(numbered_frames(folder, 1, len(boxes)), boxes, np.isfinite(boxes).all(axis=1))
+        return Annotation(boxes, np.isfinite(boxes).all(axis=1))
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        return numbered_frames(self.root / "sequences" / self.name.removeprefix("nfs_"), 1, len(self.boxes))
 
 
 def _read(root: Path, split: str) -> list[LayoutSequence]:

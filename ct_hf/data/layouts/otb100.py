@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_rows, read_text
-from .layout import Layout, LayoutSequence, Record
+from ..annotation import read_rows, read_text
+from ..errors import SequenceError
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence
 from .reading import check_root, folders, from_one, numbered_frames, text_files
 
 
@@ -39,15 +41,22 @@ class OTB100Sequence(LayoutSequence):
 
     def where(self, index: int) -> str:
         """Row of the file with the boxes."""
-        return super().where(index + _OMITTED.get(self.name, 0))
+        return super().where(index + self._omitted)
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
-        rows, video = from_one(read_rows(self.source)), self.source.parent
-        files = numbered_frames(video / "img", _FIRST_FRAME.get(video.name, 1), len(rows))
-        omitted = _OMITTED.get(video.name, 0)
-        boxes = rows[omitted:]
-        return Record(files[omitted:], boxes, np.isfinite(boxes).all(axis=1))
+        boxes = from_one(read_rows(self.source))[self._omitted :]
+        return Annotation(boxes, np.isfinite(boxes).all(axis=1))
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        video, omitted = self.source.parent, self._omitted
+        first = _FIRST_FRAME.get(video.name, 1)
+        return numbered_frames(video / "img", first, omitted + len(self.boxes))[omitted:]
+
+    @property
+    def _omitted(self) -> int:
+        return _OMITTED.get(self.source.parent.name, 0)
 
 
 def _targets(video: Path) -> list[OTB100Sequence]:

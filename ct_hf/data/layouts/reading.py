@@ -1,12 +1,13 @@
 """Finding the parts of a data set below its root, with errors that say what was found in place of them."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from ..annotation import read_text
 from ..archives import AnyPath
-from ..sequences import FRAME_SUFFIXES, SequenceError, read_text
+from ..errors import SequenceError
+from ..frames import FramePaths, image_names
 
 
 _FROM_ONE = np.array([1, 1, 0, 0], dtype=np.float32)
@@ -70,7 +71,7 @@ def read_sentence(file: AnyPath) -> str | None:
     return lines[0].strip() if lines else None
 
 
-def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> list[AnyPath]:
+def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> FramePaths:
     """Frames that are named by their number, padded with zeros or not.
 
     A frame missing in the middle is an error: all boxes behind it would belong to other frames.
@@ -83,18 +84,15 @@ def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> li
     Raises:
         SequenceError: The folder does not exist or is empty, a number is missing or there twice.
     """
-    # Names, not paths: a split has millions of frames, and comparing paths would take minutes.
+    names = sorted(image_names(folder))
+    stems = [name.rpartition(".")[0] for name in names]
     numbered: dict[int, str] = {}
-    names = [] if not folder.is_dir() else os.listdir(folder) if isinstance(folder, Path) else folder.listdir()
-    for name in sorted(names):
-        stem, suffix = os.path.splitext(name)
-        if stem.isdecimal() and suffix.lower() in FRAME_SUFFIXES:
-            twin = numbered.setdefault(int(stem), name)
-            if twin != name:
-                raise SequenceError(
-                    f"{folder} holds frame {int(stem)} twice, {twin} and {name}. Remove the wrong one.",
-                    "length_mismatch",
-                )
+    for stem, name in zip(stems, names, strict=True):
+        if stem.isdecimal() and numbered.setdefault(int(stem), name) != name:
+            raise SequenceError(
+                f"{folder} holds frame {int(stem)} twice, {numbered[int(stem)]} and {name}. Remove the wrong one.",
+                "length_mismatch",
+            )
     if not numbered:
         found = "holds no frames" if folder.is_dir() else "is not a folder"
         raise SequenceError(
@@ -113,4 +111,4 @@ def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> li
             f"{folder} starts with frame {min(numbered)}, expected {first}. Remove what does not belong to the sequence.",
             "length_mismatch",
         )
-    return [folder / numbered[number] for number in range(first, last + 1)]
+    return FramePaths(folder, [numbered[number] for number in range(first, last + 1)])

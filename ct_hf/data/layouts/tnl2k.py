@@ -13,8 +13,9 @@ TNL2K's own is made from; OSTrack's analysis treats it as `otb`, where absent fr
 from functools import cached_property
 from pathlib import Path
 
-from ..sequences import read_rows, sorted_frames
-from .layout import Layout, LayoutSequence, Record
+from ..annotation import read_rows
+from ..frames import FramePaths, sorted_frames
+from .layout import Annotation, Layout, LayoutSequence
 from .reading import check_root, folders, read_sentence
 
 
@@ -29,10 +30,14 @@ class TNL2KSequence(LayoutSequence):
         super().__init__(path.name, path / "groundtruth.txt")
         self.path = path
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
         boxes = read_rows(self.source)
-        return Record(sorted_frames(self.path / "imgs"), boxes, (boxes != 0).any(axis=1))
+        return Annotation(boxes, (boxes != 0).any(axis=1))
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        return sorted_frames(self.path / "imgs")
 
     @cached_property
     def language(self) -> str | None:

@@ -12,9 +12,10 @@ scores flat result files. Scored by `trackingnet`.
 
 import numpy as np
 
+from ..annotation import read_rows
 from ..archives import AnyPath, MemberPath
-from ..sequences import read_rows
-from .layout import Layout, LayoutSequence, Record, withheld
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence, withheld
 from .reading import check_root, numbered_frames, text_files
 
 
@@ -31,12 +32,16 @@ class TrackingNetSequence(LayoutSequence):
         super().__init__(name, chunk / "anno" / f"{name}.txt")
         self.chunk, self.frames = chunk, frames
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
-        boxes, files = read_rows(self.source), numbered_frames(self.frames, first=0)
-        if self.chunk.name == "TEST" and len(boxes) == 1 < len(files):
-            return withheld(files, boxes)
-        return Record(files, boxes, np.isfinite(boxes).all(axis=1))
+        boxes = read_rows(self.source)
+        if self.chunk.name == "TEST" and len(boxes) == 1 < (count := len(self.list_frames())):
+            return withheld(boxes, count)
+        return Annotation(boxes, np.isfinite(boxes).all(axis=1))
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        return numbered_frames(self.frames, first=0)
 
 
 def _read(root: AnyPath, split: str) -> list[TrackingNetSequence]:

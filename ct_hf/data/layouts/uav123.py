@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_rows
-from .layout import Layout, LayoutSequence, Record
+from ..annotation import read_rows
+from ..errors import SequenceError
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence
 from .reading import check_root, from_one, numbered_frames, text_files
 
 
@@ -54,12 +56,15 @@ class UAV123Sequence(LayoutSequence):
         super().__init__(name, root / "anno" / "UAV123" / f"{name}.txt")
         self.root = root
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
         boxes = from_one(read_rows(self.source))
-        video, first = self._place(len(boxes))
-        files = numbered_frames(self.root / "data_seq" / "UAV123" / video, first, len(boxes))
-        return Record(files, boxes, np.isfinite(boxes).all(axis=1))
+        return Annotation(boxes, np.isfinite(boxes).all(axis=1))
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        video, first = self._place(len(self.boxes))
+        return numbered_frames(self.root / "data_seq" / "UAV123" / video, first, len(self.boxes))
 
     def _place(self, rows: int) -> tuple[str, int]:
         """Video and number of the first frame."""

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sequences import SequenceError, read_text
-from .layout import Layout, LayoutSequence, Record
+from ..annotation import read_text
+from ..errors import SequenceError
+from ..frames import FramePaths
+from .layout import Annotation, Layout, LayoutSequence
 from .reading import check_root, numbered_frames, read_names, text_files
 
 
@@ -31,7 +33,7 @@ class VOTSequence(LayoutSequence):
         super().__init__(path.name + source.stem.removeprefix("groundtruth"), source)
         self.path = path
 
-    def read(self) -> Record:
+    def read_annotation(self) -> Annotation:
         """See [`LayoutSequence`]."""
         boxes = []
         for number, line in enumerate(read_text(self.source).rstrip().splitlines(), start=1):
@@ -43,9 +45,12 @@ class VOTSequence(LayoutSequence):
                     "bad_box",
                 ) from error
         boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+        return Annotation(boxes, np.isfinite(boxes).all(axis=1))
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
         color = self.path / "color"
-        files = numbered_frames(color if color.is_dir() else self.path, first=1)
-        return Record(files, boxes, np.isfinite(boxes).all(axis=1))
+        return numbered_frames(color if color.is_dir() else self.path, first=1)
 
 
 def _box(region: str) -> np.ndarray:

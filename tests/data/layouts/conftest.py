@@ -1,13 +1,9 @@
 import io
-import re
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from ct_hf.data import CAUSES, SequenceError
 
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data" / "layouts"
@@ -53,18 +49,3 @@ def write():
         return path
 
     return write
-
-
-@pytest.fixture
-def fails():
-    """Expects a SequenceError of a cause whose message has all words."""
-
-    @contextmanager
-    def fails(cause, *words):
-        with pytest.raises(SequenceError) as caught:
-            yield
-        assert caught.value.cause == cause and cause in CAUSES
-        for word in words:
-            assert re.search(re.escape(str(word)), str(caught.value)), (word, str(caught.value))
-
-    return fails

@@ -1,5 +1,6 @@
 import json
 import logging
+import pickle
 
 import pytest
 
@@ -29,6 +30,17 @@ def test_every_object_is_a_sequence_of_one_frame(make_root, folder):
     assert (first.name, second.name) == ("000000000007-3", "000000000007-12")
     assert len(first) == 1 and first.boxes.tolist() == [[1.5, 0, 20, 16]] and first.visible.all()
     assert first.size == first.frame(0).size == (64, 48)
+
+
+def test_nothing_is_kept_of_what_is_read_but_its_size_goes_to_workers(make_root):
+    """There are 860,000 of them."""
+    (sequence,) = read_dataset("coco", make_root([annotation(3, [1, 2, 3, 4])]), "val2017", check=False)
+    before = dict(vars(sequence))
+    assert sequence.frame(0).size == (64, 48) and sequence.boxes.tolist() == [[1, 2, 3, 4]] and sequence.visible.all()
+    assert vars(sequence) == before
+    (sequence.image).unlink()
+    copy = pickle.loads(pickle.dumps(sequence))
+    assert copy.size == (64, 48) and copy.boxes.tolist() == [[1, 2, 3, 4]]
 
 
 def test_groups_are_left_out_and_boxes_without_area_counted(make_root, caplog):

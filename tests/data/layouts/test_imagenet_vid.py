@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,12 @@ def test_every_object_from_its_first_frame_to_its_last(make_root):
     assert np.isnan(first.boxes[2]).all() and first.boxes[3].tolist() == [8, 10, 20, 30]
     assert first.visible.tolist() == [True, True, False, False]
     assert [file.name for file in second.files] == ["000002.JPEG", "000003.JPEG"] and second.size == (64, 48)
+
+
+def test_boxes_go_to_workers(make_root):
+    (sequence,) = read_dataset("imagenet_vid", make_root([entry(0, 5)] * 3))
+    copy = pickle.loads(pickle.dumps(sequence))
+    assert copy.boxes.tolist() == sequence.boxes.tolist() and copy.frame_bytes(2) == sequence.frame_bytes(2)
 
 
 def test_validation_has_no_chunks(make_root):

@@ -64,6 +64,30 @@ def test_the_shorter_of_frames_and_rows_counts(make_root, caplog, numbers, rows)
     assert f"{len(numbers)} frames but {rows} rows" in caplog.text
 
 
+@pytest.mark.parametrize(("numbers", "count"), [((1, 2, 3, 4, 5), 3), ((1, 2), 2)])
+def test_the_length_is_the_same_before_and_after_frames_are_listed(make_root, caplog, numbers, count):
+    (sequence,) = read_dataset("lasot", make_root(numbers=numbers), check=False)
+    assert len(sequence) == len(sequence.boxes) == len(sequence.visible) == count
+    assert [file.name for file in sequence.files] == [f"{number:08d}.jpg" for number in range(1, count + 1)]
+    assert len(sequence) == len(sequence.boxes) == count and len(caplog.messages) == 1
+
+
+def test_names_without_padding(make_root):
+    """Unlike the published ones, and read all the same."""
+    (sequence,) = read_dataset("lasot", make_root(form="{}.png"))
+    assert len(sequence) == 3 and [file.name for file in sequence.files] == ["1.png", "2.png", "3.png"]
+
+
+def test_a_frame_that_is_missing_in_the_middle(make_root, fails):
+    root = make_root(numbers=(1, 3))
+    (sequence,) = read_dataset("lasot", root, check=False)
+    assert len(sequence) == 3
+    with fails("missing_frame", "lacks frame 2 of 1 to 3"):
+        sequence.frame(0)
+    with fails("missing_frame", "lacks frame 2 of 1 to 3"):
+        read_dataset("lasot", root)
+
+
 def test_the_order_is_that_of_the_official_list(make_root, write):
     root = make_root("cat-3")
     make_root("cat-1")

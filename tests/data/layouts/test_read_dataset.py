@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ct_hf.data import LAYOUTS, SequenceClips, read_dataset
+from ct_hf.data import LAYOUTS, SequenceClips, SequenceError, read_dataset
 from ct_hf.evaluation import PROTOCOLS
 from ct_hf.evaluation.result_files import ResultFiles
 
@@ -95,16 +95,23 @@ def test_nothing_is_read_before_it_is_asked_for(otb):
     assert repr(sequence) == "OTB100Sequence('Walk')", "not even the text"
 
 
-def test_clips_are_drawn_from_them_and_broken_ones_are_counted(otb, frames, write):
+def test_clips_are_drawn_from_them_and_broken_annotations_are_left_out(otb, frames, write):
     frames(otb / "Broken" / "img", range(1, 11), "{:04d}.jpg")
-    write(otb / "Broken" / "groundtruth_rect.txt", [(10, 20, 16, 12)] * 11)
-    sequences = read_dataset("otb100", otb, check=False)
-    clips = SequenceClips(sequences, stride=100, max_bad=0.5)
-    assert clips.left_out == {"missing_frame": 1}
+    (otb / "Broken" / "groundtruth_rect.txt").write_text("no row")
+    clips = SequenceClips(read_dataset("otb100", otb, check=False), stride=100, max_bad=0.5)
+    assert clips.left_out == {"bad_box": 1}
     drawn = [clips.read(number) for number in range(len(clips))]
     assert {clip.name for clip in drawn} == {"Walk"}
     boxes = {tuple(box) for clip in drawn for box in clip.boxes.tolist()}
     assert boxes == {(9.0 + n, 19.0, 16.0, 12.0) for n in range(10)}
+
+
+def test_frames_that_are_not_there_are_noticed_when_one_is_asked_for(otb, write):
+    write(otb / "Walk" / "groundtruth_rect.txt", [(10, 20, 16, 12)] * 11)
+    clips = SequenceClips(read_dataset("otb100", otb, check=False), stride=100)
+    with pytest.raises(SequenceError, match="Walk.img lacks frame 11 of 1 to 11") as caught:
+        clips.read(0).frame(0)
+    assert caught.value.cause == "missing_frame"
 
 
 def test_sequences_reach_workers_without_what_they_have_read(otb):

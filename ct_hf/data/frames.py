@@ -1,0 +1,121 @@
+"""Image files of a sequence: finding them, keeping their paths in little memory, decoding them."""
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .archives import AnyPath
+from .errors import SequenceError
+
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_EVERY_DIGIT_0 = bytes.maketrans(b"123456789", b"0" * 9)
+
+
+class FramePaths(Sequence[AnyPath]):
+    """Paths of frames in one folder, in some bytes each where a path takes hundreds: a data set has millions of them.
+
+    Args:
+        folder: Where they are.
+        names: Names of their files, in order.
+    """
+
+    __slots__ = ("_names", "folder")
+
+    def __init__(self, folder: AnyPath, names: Iterable[str | bytes]):
+        self.folder = folder
+        self._names = np.array(list(map(os.fsencode, names)), dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> AnyPath: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "FramePaths": ...
+
+    def __getitem__(self, index: int | slice) -> "AnyPath | FramePaths":
+        if isinstance(index, slice):
+            return FramePaths(self.folder, self._names[index].tolist())
+        return self.folder / os.fsdecode(self._names[index])
+
+    def __repr__(self) -> str:
+        return f"FramePaths({len(self)} files in {self.folder})"
+
+
+def image_names(folder: AnyPath) -> list[str]:
+    """Names of the images in a folder, none if there is no such folder; those that start with a dot are not the user's."""
+    names = [] if not folder.is_dir() else os.listdir(folder) if isinstance(folder, Path) else folder.listdir()
+    return [name for name in names if name.lower().endswith(FRAME_SUFFIXES) and not name.startswith(".")]
+
+
+def sorted_frames(folder: AnyPath) -> FramePaths:
+    """Image files of a folder in the order of their names, by which `2.jpg` comes before `10.jpg`.
+
+    Raises:
+        SequenceError: There is no such folder, or no image in it.
+    """
+    names = sorted(image_names(folder))
+    if not names:
+        found = "holds no frames" if folder.is_dir() else "is not a folder"
+        raise SequenceError(f"{folder} {found}. Expected files that end in {', '.join(FRAME_SUFFIXES)}.", "empty")
+    # Names that differ in digits only, each in its place, are in order already: the usual case, and no regex is needed.
+    if len(set(os.fsencode("/".join(names)).translate(_EVERY_DIGIT_0).split(b"/"))) > 1:
+        names.sort(key=_natural_order)
+    return FramePaths(folder, names)
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def decode_frame(data: bytes, where: str) -> Image.Image:
+    """Decodes an image file to RGB.
+
+    Args:
+        data: Content of a JPEG or PNG file.
+        where: Name of the frame, for the error.
+
+    Raises:
+        SequenceError: The image is corrupt or truncated.
+    """
+    with _readable(where):
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def frame_size(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height of an image in pixels, read to its end as [`decode_frame`] does but at a part of the work.
+
+    Args:
+        data: Content of a JPEG or PNG file.
+        where: Name of the frame, for the error.
+
+    Raises:
+        SequenceError: The image is corrupt or truncated.
+    """
+    with _readable(where), Image.open(io.BytesIO(data)) as image:
+        size = image.size
+        image.draft("L", (1, 1))  # a JPEG is read whole, but only a small picture is computed
+        image.load()
+        return size
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise SequenceError(
+            f"{where} is not a readable image ({reason}). Copy or download it again, or remove its sequence.",
+            "corrupt_image",
+        ) from error
