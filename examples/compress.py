@@ -35,7 +35,6 @@ from ct_hf.compression import (
     plan_from_arguments,
 )
 from ct_hf.data import (
-    Augmentation,
     Photographs,
     ProceduralWorld,
     Sequence,
@@ -103,7 +102,7 @@ def parse_arguments() -> tuple[ScriptArguments, CompressionArguments]:
     parser = HfArgumentParser((ScriptArguments, CompressionArguments))
     parser.set_defaults(
         output_dir="outputs/compress",
-        max_steps=540,
+        max_steps=640,
         per_device_train_batch_size=32,
         learning_rate=1e-3,
         lr_scheduler_type="cosine",
@@ -168,10 +167,8 @@ def main() -> None:
                 f"--ratios has {len(script.ratios)} numbers for {len(script.train)} data sets of --train."
             )
         ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
-        augmentation = Augmentation()
     else:
         source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
-        augmentation = Augmentation(crop_flip=0.0)  # as the small teacher was trained
     if script.eval:
         eval_sequences = read_sequences(script.eval)
     else:
@@ -185,7 +182,6 @@ def main() -> None:
         clip_length=6,
         pairs_per_clip=4 if script.train else 12,
         num_search_frames=script.search_frames,
-        augmentation=augmentation,
     )
     trainer = CompressionTrainer(
         model=student,

@@ -1,0 +1,223 @@
+"""Training pairs a second from a folder and from Parquet, beside the rate at which their frames can merely be decoded.
+
+    OMP_NUM_THREADS=1 python benchmarks/data.py --out docs/results/data.json
+
+Frames of 640x360 are rendered once and written as JPEG; batches come from the trainer's own loader. Everything takes turns
+in one run. At the end, how long it takes to open a made-up data set of the size of LaSOT.
+"""
+
+import cProfile
+import io
+import multiprocessing
+import pstats
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import psutil
+import torch
+from common import write_results
+from PIL import Image
+from transformers import HfArgumentParser
+
+from ct_hf import OSTrackConfig, OSTrackModel
+from ct_hf.compression import TrackerTrainer, TrackerTrainingArguments
+from ct_hf.data import (
+    ProceduralSequence,
+    SequenceClips,
+    StoredClips,
+    convert_dataset,
+    read_dataset,
+    read_sequences,
+    rendered_textures,
+    stream_pairs,
+)
+from ct_hf.evaluation.report import markdown_table
+
+
+SHARES = {
+    "decoding": ("frames.py:decode_frame",),
+    "crops": ("image_processing_tracker.py:extract",),
+    "augmentation": ("augmentation.py:__call__",),
+    "collation": ("collator.py:__call__",),
+}
+
+
+@dataclass
+class DataArguments:
+    """What is written, and how long it is read."""
+
+    photographs: str | None = field(default=None, metadata={"help": "Folder of photographs for the frames."})
+    sequences: int = field(default=16, metadata={"help": "Sequences that are written."})
+    frames: int = field(default=64, metadata={"help": "Frames of each."})
+    quality: int = field(default=90, metadata={"help": "Of the JPEG files."})
+    batch: int = field(default=32, metadata={"help": "Pairs of a batch."})
+    batches: int = field(default=16, metadata={"help": "Batches of each turn."})
+    turns: int = field(default=7, metadata={"help": "Turns of each source."})
+    out: str | None = field(default=None, metadata={"help": "File for the figures; a table goes beside it."})
+
+
+def write_folder(args: DataArguments, root: Path) -> None:
+    """Render sequences to folders of JPEG files."""
+    textures = rendered_textures(args.photographs)
+    for number in range(args.sequences):
+        sequence = ProceduralSequence(0, number, args.frames, size=(640, 360), textures=textures)
+        folder = root / sequence.name
+        folder.mkdir(parents=True)
+        for index in range(args.frames):
+            sequence.frame(index).save(folder / f"{index + 1:06d}.jpg", quality=args.quality)
+        boxes = np.where(sequence.visible[:, None], sequence.boxes, np.nan)
+        np.savetxt(folder / "groundtruth.txt", boxes, "%.2f", ",")
+
+
+def read_batches(source: Any, model: OSTrackModel, args: DataArguments, workers: int, out: Path) -> Iterator[Any]:
+    """Batches as the trainer receives them."""
+    settings = TrackerTrainingArguments(
+        output_dir=str(out),
+        per_device_train_batch_size=args.batch,
+        dataloader_num_workers=workers,
+        max_steps=1,
+        use_cpu=True,
+    )
+    pairs = stream_pairs(source, model.config, seed=0)
+    return iter(TrackerTrainer(model=model, args=settings, train_dataset=pairs).get_train_dataloader())
+
+
+def time_batches(batches: Iterator[Any], workers: int, args: DataArguments) -> float:
+    """Pairs a second of workers that are kept busy: what they had read before is taken first, and not timed."""
+    for _ in islice(batches, 2 * workers):
+        pass
+    start = time.perf_counter()
+    for _ in islice(batches, args.batches):
+        pass
+    rate = args.batches * args.batch / (time.perf_counter() - start)
+    time.sleep(1)  # they read two batches each ahead, and disturb nobody afterwards
+    return rate
+
+
+def time_decoding(files: list[Path]) -> float:
+    """Pairs of frames a second, read to RGB and dropped."""
+    start = time.perf_counter()
+    for file in files:
+        Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
+    return len(files) / 2 / (time.perf_counter() - start)
+
+
+def shares(batches: Iterator[Any], count: int) -> dict[str, float]:
+    """Parts of the time of some batches, read without workers."""
+    profile = cProfile.Profile()
+    profile.enable()
+    for _ in islice(batches, count):
+        pass
+    profile.disable()
+    stats = pstats.Stats(profile)
+    found = dict.fromkeys(SHARES, 0.0)
+    for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():
+        for name, keys in SHARES.items():
+            if f"{Path(file).name}:{function}" in keys:
+                found[name] += cumulative / stats.total_tt
+    return {**found, "everything else": 1 - sum(found.values())}
+
+
+def open_lasot(root: str, queue: multiprocessing.Queue) -> None:
+    """Open the made-up data set; report seconds of processor and megabytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    clips = SequenceClips(read_dataset("lasot", root, "train", check=False))
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    queue.put((seconds, (after.ru_maxrss - before.ru_maxrss) / 1024, len(clips)))
+
+
+def start_up(root: Path, sequences: int = 1400, frames: int = 2500) -> tuple[float, float, int]:
+    """Make a data set of annotation alone in LaSOT's layout and open it in a process of its own."""
+    rng = np.random.default_rng(0)
+    names = [f"made{number % 70}-{number}" for number in range(sequences)]
+    (root / "training_set.txt").parent.mkdir(parents=True)
+    (root / "training_set.txt").write_text("\n".join(names))
+    for name in names:
+        folder = root / name.rpartition("-")[0] / name
+        (folder / "img").mkdir(parents=True)
+        (folder / "img" / f"{frames:08d}.jpg").touch()
+        np.savetxt(folder / "groundtruth.txt", rng.integers(1, 700, (frames, 4)), "%d", ",")
+        for flag in ("full_occlusion.txt", "out_of_view.txt"):
+            (folder / flag).write_text(",".join(map(str, (rng.random(frames) < 0.05).astype(int))))
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=open_lasot, args=(str(root), queue))
+    process.start()
+    result = queue.get()
+    process.join()
+    return result
+
+
+def main() -> None:
+    """Write, read, print."""
+    (args,) = HfArgumentParser(DataArguments).parse_args_into_dataclasses()
+    torch.set_num_threads(1)
+    config = OSTrackConfig(
+        template_size=128, search_size=256, hidden_size=32, num_hidden_layers=1, num_attention_heads=1
+    )
+    model, parts, memory = OSTrackModel(config), {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        write_folder(args, root / "folder")
+        convert_dataset("folder", root / "folder", root / "parquet")
+        sequences = read_sequences(root / "folder")
+        chosen = np.random.default_rng(0).integers(args.frames, size=(2 * args.batches * args.batch, 1))
+        files = [sequences[number % args.sequences].files[frame] for number, (frame,) in enumerate(chosen.tolist())]
+        actions: dict[str, Callable[[], float]] = {"decoding alone": partial(time_decoding, files)}
+        workers_of: dict[str, list[psutil.Process]] = {}
+        for name, source in {"folder": sequences, "Parquet": StoredClips(root / "parquet")}.items():
+            batches = read_batches(source, model, args, 0, root / "out")
+            next(batches)
+            parts[name] = shares(batches, args.batches)
+            for workers in (1, 2):
+                label = f"{name}, {workers} worker{'s' if workers > 1 else ''}"
+                others = set(psutil.Process().children())
+                batches = read_batches(source, model, args, workers, root / "out")
+                next(batches)
+                workers_of[label] = list(set(psutil.Process().children()) - others)
+                actions[label] = partial(time_batches, batches, workers, args)
+        rates = {name: [] for name in actions}
+        for turn in range(args.turns + 1):
+            for name, action in actions.items():
+                rate = action()
+                if turn:  # the first one warms up
+                    rates[name].append(rate)
+        for label, processes in workers_of.items():
+            memory[label] = max(process.memory_full_info().uss for process in processes) / 2**20
+        opened = start_up(root / "LaSOT")
+    medians = {name: float(np.median(values)) for name, values in rates.items()}
+    alone = medians["decoding alone"]
+    rows = [
+        {"name": name, "pairs_per_second": rate, "of_decoding": rate / alone, "worker_mb": memory.get(name)}
+        for name, rate in medians.items()
+    ]
+    cells = [
+        [
+            row["name"],
+            f"{row['pairs_per_second']:.0f}",
+            f"{row['of_decoding']:.2f}",
+            f"{row['worker_mb']:.0f}" if row["worker_mb"] else "",
+        ]
+        for row in rows
+    ]
+    header = ["Source", "Pairs a second", "Of decoding alone", "Memory of a worker (MB)"]
+    text = [markdown_table(header, cells), ""]
+    for name, found in parts.items():
+        text.append(f"{name}, in one process: " + ", ".join(f"{part} {100 * v:.0f} %" for part, v in found.items()))
+    text += ["", f"Opening 1,400 x 2,500 annotations: {opened[0]:.2f} s, {opened[1]:.0f} MB, {opened[2]:,} clips"]
+    conditions = {**vars(args), "out": None, "shares": parts, "start_up": opened, "pillow": PIL.__version__}
+    write_results(args.out, conditions, rows, "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
