@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Augmentation:
 
         Args:
             rng: Source of all draws.
-            templates: `(num_templates, height, width, 3)` uint8.
-            searches: `(num_search_frames, height, width, 3)` uint8.
+            templates: `(num_templates, 3, height, width)` uint8.
+            searches: `(num_search_frames, 3, height, width)` uint8.
             template_boxes: `(num_templates, 4)` cxcywh in [0, 1] of each crop.
             search_boxes: `(num_search_frames, 4)` cxcywh in [0, 1] of each crop.
 
@@ -60,16 +61,19 @@ class Augmentation:
 
 
 def _grayscale(crops: np.ndarray) -> np.ndarray:
-    gray = np.rint(crops @ np.array([0.299, 0.587, 0.114], dtype=np.float32)).astype(np.uint8)
-    return np.repeat(gray[..., None], 3, axis=-1)
+    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    gray = np.rint(np.einsum("nchw,c->nhw", crops, weights)).astype(np.uint8)
+    return np.repeat(gray[:, None], 3, axis=1)
 
 
 def _brighten(crops: np.ndarray, factors: np.ndarray) -> np.ndarray:
     tables = np.clip(np.rint(np.arange(256) * factors[:, None]), 0, 255).astype(np.uint8)
-    return np.stack([table[crop] for table, crop in zip(tables, crops, strict=True)])
+    # Indexing a table by bytes would turn them to integers of eight bytes first.
+    changed = bytearray().join(crop.tobytes().translate(table) for table, crop in zip(tables, crops, strict=True))
+    return np.frombuffer(changed, dtype=np.uint8).reshape(crops.shape)
 
 
 def _mirror(crops: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     boxes = boxes.copy()
     boxes[..., 0] = 1 - boxes[..., 0]
-    return crops[..., ::-1, :], boxes
+    return torch.from_numpy(crops).flip(-1).numpy(), boxes

@@ -105,10 +105,14 @@ class RenderedClips(ClipSource):
             start = rng.integers(max(1, len(sequence) - MOST_APART))
             usable = range(start, min(start + MOST_APART + 1, len(sequence)))
             chosen = np.sort(rng.choice(usable, min(self.clip_length, len(usable)), replace=False)).tolist()
-            boxes = {index: box for index in chosen for box, visible in [sequence.annotation(index)] if visible}
+            boxes, frames = {}, []
+            for index in chosen:
+                box, visible = sequence.annotation(index)
+                if visible:
+                    boxes[index] = box
+                    # Encoded and decoded as video is; pairs share the few frames.
+                    frames.append(decode_frame(sequence.frame_bytes(index), sequence.name))
             if len(boxes) >= 2:
-                # Encoded and decoded as video is; pairs share the few frames.
-                frames = [decode_frame(sequence.frame_bytes(index), sequence.name) for index in boxes]
                 visible = np.ones(len(boxes), dtype=bool)
                 return Clip(
                     sequence.name, clip, list(boxes), np.stack(list(boxes.values())), visible, frames.__getitem__

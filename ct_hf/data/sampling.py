@@ -81,25 +81,23 @@ class PairSampler:
         for position in chosen[: self.num_templates]:
             box = np.asarray(clip.boxes[position], dtype=np.float64)
             window = CropWindow.around(box, self.template_factor, self.template_size)
-            templates.append(window.extract(frames[position]))
+            templates.append(window.extract(frames[position], exact=False).transpose(2, 0, 1))
             template_boxes.append(window.to_crop(box))
         for position in chosen[self.num_templates :]:
             box = np.asarray(clip.boxes[position], dtype=np.float64)
             window = CropWindow.around(self._jitter(box, rng), self.search_factor, self.search_size)
-            searches.append(window.extract(frames[position]))
+            searches.append(window.extract(frames[position], exact=False).transpose(2, 0, 1))
             search_boxes.append(window.to_crop(box))
         crops = np.stack(templates), np.stack(searches), np.stack(template_boxes), np.stack(search_boxes)
         if self.augmentation is not None:
             crops = self.augmentation(rng, *crops)
         templates, searches, template_boxes, search_boxes = crops
-        searches = np.ascontiguousarray(searches.transpose(0, 3, 1, 2))
-        search_boxes = search_boxes.astype(np.float32)
         one = self.num_search_frames == 1
         return {
-            "template_pixel_values": np.ascontiguousarray(templates.transpose(0, 3, 1, 2)),
+            "template_pixel_values": templates,
             "search_pixel_values": searches[0] if one else searches,
             "template_boxes": template_boxes.astype(np.float32),
-            "search_boxes": search_boxes[0] if one else search_boxes,
+            "search_boxes": (search_boxes[0] if one else search_boxes).astype(np.float32),
             "frame_index": np.array([clip.frame_index[position] for position in chosen], dtype=np.int32),
         }
 

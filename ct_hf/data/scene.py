@@ -6,7 +6,7 @@ from PIL import Image, ImageChops, ImageFilter
 from .motion import Camera, Wobble
 from .patches import Patch
 from .shapes import SIDE
-from .sprites import SOLID, Look, Sprite
+from .sprites import Look, Sprite
 from .textures import TextureSource
 
 
@@ -83,14 +83,14 @@ class Scene:
         Returns:
             Two masks of mode `L` and the frame's size, 255 where the target is; and the whole target's area in pixels.
         """
-        mask, corner = self.target.mask(time)
-        solid = mask.point(SOLID)
+        solid, corner = self.target.mask(time)
         inside = Image.new("L", self.size)
         inside.paste(solid, corner)
         seen = inside.copy()
         for sprite in self.ahead:
-            cover, corner = sprite.mask(time)
-            seen.paste(0, corner, cover.point(SOLID))
+            if sprite.in_view(self.size, time):
+                cover, corner = sprite.mask(time)
+                seen.paste(0, corner, cover)
         return inside, seen, solid.histogram()[255]
 
     def _sprite(self, rng: np.random.Generator, look: Look, extent: float, home: np.ndarray, roam: float) -> Sprite:

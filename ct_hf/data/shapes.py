@@ -1,5 +1,7 @@
 """Random outlines for rendered things, as fields of 8-bit values that pass 128 at the outline."""
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
@@ -67,11 +69,15 @@ def limb(angle: float, reach: float, radius: float, squeeze: float) -> tuple[Ima
         Field of mode `L`, and the place of its upper left corner in the thing's square.
     """
     half = max(2, int(radius * SIDE / 2))
-    field = _CAPSULE.resize((2 * half, max(2, int(2 * half * squeeze)))).rotate(
-        -np.degrees(angle), Image.Resampling.BILINEAR, expand=True
-    )
+    capsule = _capsule(2 * half, max(2, int(2 * half * squeeze)))
+    field = capsule.rotate(-np.degrees(angle), Image.Resampling.BILINEAR, expand=True)
     x, y = (SIDE / 2 * (1 + reach * trig(angle)) for trig in (np.cos, np.sin))
     return field, (int(x - field.width / 2), int(y - field.height / 2))
+
+
+@lru_cache(maxsize=256)
+def _capsule(length: int, width: int) -> Image.Image:
+    return _ROUND.resize((length, width))
 
 
 def _disk(center: np.ndarray, radius: float) -> Image.Image:
@@ -88,4 +94,4 @@ def _image(values: np.ndarray) -> Image.Image:
 _AXIS = (np.arange(SIDE // 2, dtype=np.float32) + 0.5) / (SIDE / 4) - 1
 _RADIUS = np.hypot(_AXIS, _AXIS[:, None])
 _ANGLE = np.arctan2(_AXIS[:, None], _AXIS)
-_CAPSULE = _image(128 + 160 * (0.9 - _RADIUS))
+_ROUND = _image(128 + 160 * (0.9 - _RADIUS))

@@ -1,5 +1,8 @@
 """Things of rendered sequences: a picture with an outline that moves, turns, grows, bends and changes its light."""
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
@@ -7,9 +10,6 @@ from .motion import Camera, Wobble
 from .shapes import SIDE, limb, mirrored, random_outline, split_field
 from .textures import TextureSource
 
-
-SOLID = [255 if value >= 128 else 0 for value in range(256)]
-"""Table from a soft mask to what counts as the thing."""
 
 _ROLL = 24  # pixels by which the picture of a rolling thing may shift under its outline
 
@@ -32,7 +32,9 @@ class Look:
         sharpness: float,
     ):
         self.picture, self.outlines, self.limbs = picture, outlines, limbs
-        self.rim = np.clip(128 + (np.arange(256) - 128) * sharpness, 0, 255).astype(int).tolist()
+        rim = np.clip(128 + (np.arange(256) - 128) * sharpness, 0, 255).astype(int)
+        # Tables from a field to the mask that is painted with, and to what counts as the thing.
+        self.rim, self.solid = rim.tolist(), np.where(rim >= 128, 255, 0).tolist()
 
     @classmethod
     def draw(cls, rng: np.random.Generator, textures: TextureSource) -> "Look":
@@ -70,7 +72,7 @@ class Look:
         picture = Image.merge("RGB", [red, green, blue])
         picture = ImageChops.invert(picture) if rng.random() < 0.3 else picture
         look = Look(picture, self.outlines, self.limbs, 10.0)
-        look.rim = self.rim
+        look.rim, look.solid = self.rim, self.solid
         return look
 
     def field(self, shape: float, swing: float) -> Image.Image:
@@ -85,6 +87,28 @@ class Look:
             place = (*corner, corner[0] + part.width, corner[1] + part.height)
             outline.paste(ImageChops.lighter(outline.crop(place), part), corner)
         return outline
+
+
+@dataclass
+class _Moment:
+    """A thing at a time: its pose, the part of the frame that it covers, and how its square is transformed to that."""
+
+    look: Look
+    time: float
+    pose: list[float]
+    size: tuple[int, int]
+    corner: tuple[int, int]
+    affine: tuple
+
+    @cached_property
+    def patch(self) -> Image.Image:
+        """Picture and, as a fourth channel, outline."""
+        picture = self.look.picture
+        if picture.width > SIDE:
+            left, top = (int(_ROLL + shift) for shift in self.pose[8:])
+            picture = picture.crop((left, top, left + SIDE, top + SIDE))
+        picture = Image.merge("RGBX", [*picture.split(), self.look.field(self.pose[0], self.pose[6])])
+        return picture.transform(self.size, *self.affine)
 
 
 class Sprite:
@@ -113,6 +137,7 @@ class Sprite:
         shutter: float = 0.0,
     ):
         self.look, self.extent, self.home, self.camera, self.shutter = look, extent, home, camera, shutter
+        self._now: _Moment | None = None  # a frame is often asked for its box first and then for its pixels
         if camera is not None:
             x, y, z = camera.matrix(0) @ (*home, 1)
             self.anchor = np.array([x / z, y / z])
@@ -140,32 +165,34 @@ class Sprite:
         return place + own, scale / self.first_scale, angle - self.first_angle
 
     def mask(self, time: float) -> tuple[Image.Image, tuple[int, int]]:
-        """Mask of the thing around its place: an 8-bit image and the position of its corner in the frame."""
-        pose = self.pose(time)
-        size, corner, affine = self._window(time, pose)
-        return self.look.field(pose[0], pose[6]).transform(size, *affine).point(self.look.rim), corner
+        """Mask of the thing around its place: 255 where it is, and the position of the mask's corner in the frame."""
+        now = self._at(time)
+        return now.patch.getchannel(3).point(self.look.solid), now.corner
+
+    def in_view(self, frame: tuple[int, int], time: float) -> bool:
+        """Whether it may reach into a frame of some width and height."""
+        now = self._at(time)
+        return all(-size < corner < side for size, corner, side in zip(now.size, now.corner, frame, strict=True))
 
     def render(self, frame: Image.Image, time: float) -> None:
         """Pastes the thing onto a frame."""
-        pose = self.pose(time)
-        size, corner, affine = self._window(time, pose)
-        if corner[0] >= frame.width or corner[1] >= frame.height or corner[0] <= -size[0] or corner[1] <= -size[1]:
+        if not self.in_view(frame.size, time):
             return
-        picture = self.look.picture
-        if picture.width > SIDE:
-            left, top = (int(_ROLL + shift) for shift in pose[8:])
-            picture = picture.crop((left, top, left + SIDE, top + SIDE))
-        # The mask rides along as a fourth channel: one transform instead of two.
-        picture = Image.merge("RGBX", [*picture.split(), self.look.field(pose[0], pose[6])])
-        patch = picture.transform(size, *affine)
-        pixels = Image.blend(Image.new("RGB", size), patch.convert("RGB"), float(np.exp(pose[7])))
-        mask = patch.getchannel(3).point(self.look.rim)
+        now = self._at(time)
+        pixels = Image.blend(Image.new("RGB", now.size), now.patch.convert("RGB"), float(np.exp(now.pose[7])))
+        mask = now.patch.getchannel(3).point(self.look.rim)
         if self.shutter:
             step = np.abs(self.center(time + 0.5)[0] - self.center(time - 0.5)[0])
             radius = tuple((0.5 * self.shutter * step).tolist())
             if max(radius) > 0.5:
                 mask, pixels = mask.filter(ImageFilter.BoxBlur(radius)), pixels.filter(ImageFilter.BoxBlur(radius))
-        frame.paste(pixels, corner, mask)
+        frame.paste(pixels, now.corner, mask)
+
+    def _at(self, time: float) -> "_Moment":
+        if self._now is None or self._now.time != time:
+            pose = self.pose(time)
+            self._now = _Moment(self.look, time, pose, *self._window(time, pose))
+        return self._now
 
     def _window(self, time: float, pose: list[float]) -> tuple[tuple[int, int], tuple[int, int], tuple]:
         """Size and corner of the part of the frame that the thing covers, and how its square is transformed to it."""

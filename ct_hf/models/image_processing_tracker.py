@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -164,15 +165,17 @@ class CropWindow:
         center = boxes[..., :2] + 0.5 * boxes[..., 2:] - np.asarray(self.center) + 0.5 * self.size
         return np.concatenate([center, boxes[..., 2:]], axis=-1) / self.size
 
-    def extract(self, frame: Image.Image | np.ndarray) -> np.ndarray:
+    def extract(self, frame: Image.Image | np.ndarray, *, exact: bool = True) -> np.ndarray:
         """
         Cut the window out of a frame, zeros where it leaves the frame, and resize it bilinearly without antialiasing.
 
         Args:
             frame (`PIL.Image.Image` or `np.ndarray`): RGB frame as [`as_frame`] returns it.
+            exact (`bool`, *optional*, defaults to `True`): bit for bit as OpenCV's `resize`; else within one grey level of
+                it (0.1 to 0.2 brighter in the mean) in a fifth of the time, as training takes it.
 
         Returns:
-            `np.ndarray` of shape `(output_size, output_size, 3)`, uint8, as OpenCV's `resize` gives it.
+            `np.ndarray` of shape `(output_size, output_size, 3)`, uint8.
         """
         width, height = frame_size(frame)
         # The originals drop the frame's last column and row whenever the window reaches them.
@@ -182,7 +185,11 @@ class CropWindow:
         if x2 > x1 and y2 > y1:
             inside = frame.crop((x1, y1, x2, y2)) if isinstance(frame, Image.Image) else frame[y1:y2, x1:x2]
             region[y1 - self.top : y2 - self.top, x1 - self.left : x2 - self.left] = inside
-        return resize_bilinear(region, self.output_size)
+        if exact:
+            return resize_bilinear(region, self.output_size)
+        pixels = torch.from_numpy(region).permute(2, 0, 1).unsqueeze(0)
+        pixels = nn.functional.interpolate(pixels, (self.output_size, self.output_size), mode="bilinear")
+        return pixels.squeeze(0).permute(1, 2, 0).numpy()
 
 
 def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:

@@ -52,14 +52,16 @@ def test_box_is_the_tight_box_of_what_is_drawn():
 
 
 def test_box_is_clipped_to_the_frame_and_what_is_mostly_outside_is_not_visible():
-    sequence = target_alone(0)
-    target = sequence.scene.target
-    target.camera, target.home = None, np.array([160.0, 120.0])
-    target.place = lambda time: [0, 0]
-    whole = (np.asarray(sequence.frame(0).convert("L")) > 100).sum()
+    def shifted(shift):
+        sequence = target_alone(0)
+        target = sequence.scene.target
+        target.camera, target.home, target.place = None, np.array([160.0, 120.0]), lambda time: [shift, 0]
+        return sequence
+
+    whole = (np.asarray(shifted(0).frame(0).convert("L")) > 100).sum()
     outcomes = set()
     for shift in range(100, 240, 3):
-        target.place = lambda time, shift=shift: [shift, 0]
+        sequence = shifted(shift)
         box, visible = sequence.annotation(0)
         share = (np.asarray(sequence.frame(0).convert("L")) > 100).sum() / whole
         if share > 0:
@@ -76,7 +78,10 @@ def test_occluder_changes_visibility_but_not_the_box():
     sequence = target_alone(0)
     box, visible = sequence.annotation(0)
     assert visible
-    sequence.scene.ahead = [SimpleNamespace(mask=lambda time: (Image.new("L", (400, 400), 255), (-10, -10)))]
+    cover = Image.new("L", (400, 400), 255)
+    away = SimpleNamespace(in_view=lambda *_: False)
+    over = SimpleNamespace(in_view=lambda *_: True, mask=lambda time: (cover, (-10, -10)))
+    sequence.scene.ahead = [away, over]
     covered_box, covered_visible = sequence.annotation(0)
     np.testing.assert_array_equal(box, covered_box)
     assert not covered_visible
