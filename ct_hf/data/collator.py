@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 
 class TrackingCollator:
@@ -37,12 +38,11 @@ class TrackingCollator:
         batch = {}
         for name in pairs[0]:
             try:
-                column = np.stack([np.asarray(pair[name]) for pair in pairs])
-            except (KeyError, ValueError) as error:
+                # In a worker this stacks straight into memory that the trainer's process shares.
+                column = default_collate([np.asarray(pair[name]) for pair in pairs])
+            except (KeyError, RuntimeError) as error:
                 raise ValueError(f"column `{name}` is missing from a pair, or not of one shape: {error}") from error
-            batch[name] = torch.from_numpy(
-                column if name == "skipped" or column.dtype != np.float64 else column.astype(np.float32)
-            )
+            batch[name] = column.float() if column.dtype == torch.float64 else column
         if "skipped" in batch:
             batch["skipped"] = batch["skipped"].sum(dim=0)
         return batch

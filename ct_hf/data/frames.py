@@ -89,7 +89,9 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
         SequenceError: The image is corrupt or truncated.
     """
     with _readable(where):
-        return Image.open(io.BytesIO(data)).convert("RGB")
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def frame_size(data: bytes, where: str) -> tuple[int, int]:
