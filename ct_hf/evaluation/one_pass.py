@@ -80,6 +80,7 @@ class EvaluationResult:
                     "name": tracker.name,
                     **tracker.score,
                     "fps": tracker.fps,
+                    "conditions": tracker.speed.conditions if tracker.speed else None,
                     "parameters": tracker.parameters,
                     "per_sequence": tracker.per_sequence,
                 }

@@ -76,9 +76,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
         rows (sequence of mappings): one a tracker. `name` is required; `layers`, `parameters` (a count), `gmacs`, the figures
-            of the protocols in per cent but `op50` and `op75`, and `fps` are shown where given, other keys are not. A column
-            that no row has is left out. What is kept of the first row's AUC (AO, success) and the speed-up over it are worked
-            out here.
+            of the protocols in per cent but `op50` and `op75`, and `fps` are shown where given, a dash where one is NaN, other
+            keys are not. A column that no row has is left out. What is kept of the first row's AUC (AO, success) and the
+            speed-up over it are worked out here, the latter where the rows' `conditions` (of the speed) are the same.
 
     Returns:
         `str`: Markdown table with padded columns, numbers aligned right.
@@ -101,20 +101,27 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for index, row in enumerate(rows):
         if not row.get("name"):
             raise ValueError(f"`rows[{index}]` must have a `name`, got the keys {sorted(row)}.")
-    table = [dict(row) for row in rows]
     main = next((key for key in ("auc", "ao", "success") if key in rows[0]), "auc")
-    for derived, source, scale in (("retention", main, 100), ("speed_up", "fps", 1)):
-        reference = rows[0].get(source)
-        for row, target in zip(rows, table, strict=True):
-            known = reference and row.get(source) is not None
-            target[derived] = scale * row[source] / reference if known else None
-    shown = [key for key in _COLUMNS if any(row.get(key) is not None for row in table)]
+    table = [{key: row[key] for key in _COLUMNS if _is_known(row.get(key))} for row in rows]
+    first = dict(table[0])
+    for row, target in zip(rows, table, strict=True):
+        if first.get(main) and main in target:
+            target["retention"] = 100 * target[main] / first[main]
+        if first.get("fps") and "fps" in target and row.get("conditions") == rows[0].get("conditions"):
+            target["speed_up"] = target["fps"] / first["fps"]
+    shown = [
+        key for key in _COLUMNS if any(row.get(key) is not None for row in rows) or any(key in row for row in table)
+    ]
     header = ["Tracker", *(_COLUMNS[key][0].format(_COLUMNS[main][0]) for key in shown)]
     cells = [
-        [str(row["name"]), *(_COLUMNS[key][1](row[key]) if row.get(key) is not None else UNKNOWN for key in shown)]
-        for row in table
+        [str(row["name"]), *(_COLUMNS[key][1](known[key]) if key in known else UNKNOWN for key in shown)]
+        for row, known in zip(rows, table, strict=True)
     ]
     return markdown_table(header, cells)
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
 
 
 __all__ = ["UNKNOWN", "comparison_table", "markdown_table", "short_figure", "short_number", "short_speed"]

@@ -42,7 +42,7 @@ def test_dictionary_has_exactly_these_keys(make_sequence, make_tracker):
     assert record["protocol"] == "visible"
     (tracker,) = record["trackers"]
     figures = {"auc", "precision", "norm_precision", "op50", "op75"}
-    assert set(tracker) == {"name", *figures, "fps", "parameters", "per_sequence"}
+    assert set(tracker) == {"name", *figures, "fps", "conditions", "parameters", "per_sequence"}
     assert tracker["name"] == "static"
     assert tracker["parameters"] == 5
     assert tracker["fps"] > 0

@@ -119,3 +119,17 @@ def test_figures_of_servers_have_their_columns():
     header, _, _, student = comparison_table(rows).splitlines()
     assert [cell.strip() for cell in header.split("|")[1:-1]] == ["Tracker", "AO", "SR50", "SR75", "AO kept (%)"]
     assert [cell.strip() for cell in student.split("|")[1:-1]] == ["b", "57.0", "66.0", "41.0", "95.0"]
+
+
+def test_a_figure_that_is_nan_is_a_dash():
+    table = comparison_table([{"name": "a", "auc": 60.0, "precision": 70.0}, {"name": "b", "auc": float("nan")}])
+    assert "nan" not in table
+    *_, student = table.splitlines()
+    assert [cell.strip() for cell in student.split("|")[1:-1]] == ["b", "-", "-", "-"]
+
+
+def test_speeds_of_unlike_conditions_have_no_ratio():
+    first = {"name": "a", "fps": 10.0, "conditions": "cpu, batch size 1"}
+    alike, unlike = {**first, "name": "b", "fps": 20.0}, {**first, "name": "c", "conditions": "cpu, batch size 8"}
+    *_, second, third = comparison_table([first, alike, unlike]).splitlines()
+    assert "2.00x" in second and "10.0" in third and "x" not in third
