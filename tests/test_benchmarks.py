@@ -91,6 +91,18 @@ def test_pairs_command(tmp_path):
     assert json.loads((tmp_path / "pairs.json").read_text())["median"]["rendered, textures"] > 0
 
 
+def test_data_command(tmp_path):
+    sizes = ["--sequences", 3, "--frames", 6, "--batch", 2, "--batches", 2, "--turns", 1, "--opened", 3]
+    printed = run_benchmark("data.py", *sizes, "--out", tmp_path / "data.json")
+    assert "Opening 3 x 2,500 annotations" in printed and "decoding" in printed
+    figures = json.loads((tmp_path / "data.json").read_text())
+    rates = {row["name"]: row["pairs_per_second"] for row in figures["rows"]}
+    assert len(rates) == 5 and min(rates.values()) > 0
+    for shares in figures["conditions"]["shares"].values():
+        assert sum(shares.values()) == pytest.approx(1) and 0 < shares["decoding"] < 1
+        assert shares["crops"] > 0 and shares["augmentation"] > 0 and shares["everything else"] > 0
+
+
 def test_tracking_measures_every_part(monkeypatch, tiny_tracker):
     """On a tiny tracker; nothing is said of how long anything takes."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

@@ -66,7 +66,7 @@ def test_evaluate_writes_the_figures_of_every_tracker(trackers, sequences, tmp_p
     assert [tracker["name"] for tracker in content["trackers"]] == ["first", "second"]
     for tracker in content["trackers"]:
         figures = {"auc", "precision", "norm_precision", "op50", "op75"}
-        assert set(tracker) == {"name", *figures, "fps", "parameters", "per_sequence"}
+        assert set(tracker) == {"name", *figures, "fps", "conditions", "parameters", "per_sequence"}
         assert 0 <= tracker["auc"] <= 100
         assert tracker["fps"] > 0
         assert set(tracker["per_sequence"]) == {"square0", "square1"}
