@@ -20,7 +20,7 @@ setup: .venv/installed  ## Make .venv with everything the project needs, pinned
 	touch $@
 
 demo: setup  ## Compress the small teacher, show what it kept (some minutes on two cores)
-	$(BIN)/accelerate launch examples/compress.py --from_scratch
+	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch
 
 test: setup  ## Run style checks and tests
 	$(BIN)/python -m pytest

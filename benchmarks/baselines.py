@@ -3,8 +3,9 @@
     python benchmarks/baselines.py --photographs outputs/photographs --sequences videos --out docs/results/teacher.json
 
 One table for each set of sequences: the tracker; a box that never moves; normalised cross-correlation of the first
-frame's target at three scales; the tracker with the template of another sequence, which must fail; and OpenCV's MIL where
-`pip install ct_hf[benchmark]` was run.
+frame's target at three scales; the tracker with the template of another sequence, which must fail; OpenCV's MIL where
+`pip install ct_hf[benchmark]` was run; and other trackers, given by --beside. --results keeps boxes and figures of each set of
+sequences for `ct-hf report`.
 """
 
 import json
@@ -19,7 +20,8 @@ from transformers import AutoModel, HfArgumentParser
 
 import ct_hf  # noqa: F401 - registers the trackers
 from ct_hf.data import Photographs, Sequence, procedural_sequences, read_sequences
-from ct_hf.evaluation import comparison_table, evaluate_trackers
+from ct_hf.evaluation import DatasetEvaluation, comparison_table, evaluate_trackers
+from ct_hf.models import PreTrainedTracker
 from ct_hf.models.session import Track
 
 
@@ -28,11 +30,13 @@ class BaselineArguments:
     """What is judged on what."""
 
     tracker: str = field(default="examples/assets/teacher", metadata={"help": "Folder or Hub repository."})
+    beside: list[str] = field(default_factory=list, metadata={"help": "Further trackers, folders or repositories."})
     procedural: int = field(default=100, metadata={"help": "Rendered sequences of 60 frames in each world."})
     seed: int = field(default=10_042, metadata={"help": "Seed of the rendered sequences; not one of training."})
     photographs: str | None = field(default=None, metadata={"help": "Folder that the teacher was trained on."})
     sequences: str | None = field(default=None, metadata={"help": "Folder of annotated sequences."})
     out: str | None = field(default=None, metadata={"help": "File for the figures; tables go beside it as .md."})
+    results: str | None = field(default=None, metadata={"help": "Folder for the results of each set of sequences."})
 
 
 class Baseline:
@@ -118,6 +122,10 @@ class WrongTemplate(Baseline):
     def __init__(self, model, sequences: list[Sequence]):
         self.model, self.sequences, self.turn = model, sequences, 0
 
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Those of the tracker."""
+        return self.model.parameters()
+
     def start(self, frame, box):
         """Start as the model does, but with the next sequence's template."""
         self.turn = (self.turn + 1) % len(self.sequences)
@@ -151,10 +159,13 @@ class MIL(Baseline):
         return np.ascontiguousarray(np.asarray(frame)[..., ::-1])
 
 
-def judge(model, sequences: list[Sequence]) -> list[dict]:
+def judge(
+    model: PreTrainedTracker, beside: dict[str, PreTrainedTracker], sequences: list[Sequence], results: Path | None
+) -> list[dict]:
     """Track with everything that is here; return a row for each."""
     trackers = {
         "tracker": model,
+        **beside,
         "static box": StaticBox(),
         "cross-correlation": CrossCorrelation(),
         "tracker, wrong template": WrongTemplate(model, sequences),
@@ -166,8 +177,11 @@ def judge(model, sequences: list[Sequence]) -> list[dict]:
             trackers["OpenCV MIL"] = MIL()
     except ImportError:
         print("OpenCV is not installed: no MIL.")
-    rows = evaluate_trackers(trackers, sequences).to_dict()["trackers"]
-    return [{key: value for key, value in row.items() if key != "parameters"} for row in rows]
+    if results:
+        result = DatasetEvaluation(results, protocol="visible", batch_size=1).run(trackers, sequences)
+    else:
+        result = evaluate_trackers(trackers, sequences)
+    return [{key: value for key, value in row.items() if key != "parameters"} for row in result.to_dict()["trackers"]]
 
 
 def main() -> None:
@@ -175,6 +189,7 @@ def main() -> None:
     (args,) = HfArgumentParser(BaselineArguments).parse_args_into_dataclasses()
     torch.set_num_threads(1)
     model = AutoModel.from_pretrained(args.tracker)
+    beside = {Path(place).name: AutoModel.from_pretrained(place) for place in args.beside}
     sets = {"procedural textures": procedural_sequences(args.seed, args.procedural)}
     if args.photographs:
         held_out = Photographs(args.photographs, "test")
@@ -183,7 +198,8 @@ def main() -> None:
         sets["real"] = read_sequences(args.sequences)
     results, text = {}, []
     for name, sequences in sets.items():
-        results[name] = judge(model, sequences)
+        folder = Path(args.results) / name.replace(" ", "_") if args.results else None
+        results[name] = judge(model, beside, sequences, folder)
         shown = [{key: value for key, value in row.items() if key != "fps"} for row in results[name]]
         text.append(f"{name}, {len(sequences)} sequences:\n\n{comparison_table(shown)}\n")
         print(text[-1], flush=True)

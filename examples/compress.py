@@ -102,7 +102,7 @@ def parse_arguments() -> tuple[ScriptArguments, CompressionArguments]:
     parser = HfArgumentParser((ScriptArguments, CompressionArguments))
     parser.set_defaults(
         output_dir="outputs/compress",
-        max_steps=640,
+        max_steps=700,
         per_device_train_batch_size=32,
         learning_rate=1e-3,
         lr_scheduler_type="cosine",

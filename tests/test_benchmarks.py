@@ -14,6 +14,7 @@ from PIL import Image
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.conversion.convert import FAMILIES
 from ct_hf.data import procedural_sequences
+from ct_hf.evaluation.page import write_report
 
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,16 @@ def test_baselines_command(tmp_path):
         "tracker, wrong template",
     ]
     assert "static box" in printed and "static box" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_baselines_and_others_beside_them_can_be_reported(tmp_path, tiny_tracker):
+    for name in ("model", "student"):
+        tiny_tracker.save_pretrained(tmp_path / name)
+    arguments = ["--tracker", tmp_path / "model", "--beside", tmp_path / "student", "--procedural", 2]
+    run_benchmark("baselines.py", *arguments, "--results", tmp_path / "results")
+    page = write_report([tmp_path / "results" / "procedural_textures"], tmp_path / "page.html").read_text()
+    for name in ("tracker", "student", "static box", "cross-correlation", "tracker, wrong template"):
+        assert f">{name}<" in page
 
 
 def test_pairs_command(tmp_path):
