@@ -208,6 +208,7 @@ def main() -> None:
     ################
     # What is judged is what a user would load, not what is in memory.
     trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
+    torch.set_num_threads(1)  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
     student = trackers["student"]
     rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
     table = comparison_table(rows)
