@@ -149,7 +149,7 @@ def main() -> None:
     ################
     teacher = AutoModel.from_pretrained(script.teacher)
     plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
-    student, report = build_student(teacher, plan, args.initialization)
+    student, report = build_student(teacher, plan, args.initialization, drop_path_rate=args.drop_path_rate)
     summary = describe_compression(student, teacher, plan, report, args.per_device_train_batch_size)
     if args.should_log:
         print(summary)
@@ -208,7 +208,9 @@ def main() -> None:
     ################
     # What is judged is what a user would load, not what is in memory.
     trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
-    torch.set_num_threads(1)  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
+    torch.set_num_threads(
+        1
+    )  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
     student = trackers["student"]
     rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
     table = comparison_table(rows)

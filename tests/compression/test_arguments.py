@@ -97,7 +97,7 @@ def test_schedule_follows_the_fields(arguments):
         ({"p_init": 1.5}, "`p_init`"),
         ({"warmup_share": -0.1}, "`warmup_share`"),
         ({"warmup_share": 0.5, "finetune_share": 0.5}, "`finetune_share`"),
-        ({"path_granularity": "token"}, '`path_granularity` must be "batch" or "sample", got \'token\''),
+        ({"path_granularity": "token"}, "`path_granularity` must be one of batch, sample, got 'token'"),
         ({"track_weight": -1.0}, "must not be negative"),
         ({"track_weight": 0.0, "guidance_weight": 0.0, "mimicking_weight": 0.0}, "one of them must be positive"),
         ({"learning_rate_drop": 0.0}, r"`learning_rate_drop` must be in \(0, 1\], got 0.0"),
