@@ -20,6 +20,9 @@ class TrackerTrainingArguments(TrainingArguments):
     Args:
         learning_rate_drop (`float`, *optional*, defaults to `0.8`):
             Share of the training after which a constant learning rate is multiplied by 0.1. `1.0` turns it off.
+        nan_loss (`str`, *optional*, defaults to `"stop"`):
+            What a loss that is not finite does: `"stop"` saves the step before and says which term and which pairs, `"skip"`
+            leaves the step out and counts it.
 
     > [!NOTE]
     > Defaults that differ from [`~transformers.TrainingArguments`]: `learning_rate` 4e-5, `weight_decay` 1e-4,
@@ -65,6 +68,12 @@ class TrackerTrainingArguments(TrainingArguments):
             "help": "Share of the training after which a constant learning rate is multiplied by 0.1; 1 turns it off."
         },
     )
+    nan_loss: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={
+            "help": "Whether a loss that is not finite stops the training, or has its step left out and counted."
+        },
+    )
 
     def __post_init__(self):
         # Compiled as a whole, every mixed path is a graph of its own; the trainer compiles layer by layer instead.
@@ -81,6 +90,10 @@ class TrackerTrainingArguments(TrainingArguments):
         super().__post_init__()
         if not 0 < self.learning_rate_drop <= 1:
             raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
+        if self.nan_loss not in ("stop", "skip"):
+            raise ValueError(f"`nan_loss` must be one of stop, skip, got {self.nan_loss!r}.")
+        if self.nan_loss == "skip":
+            self.logging_nan_inf_filter = True  # what is left out does not count
 
 
 @dataclass

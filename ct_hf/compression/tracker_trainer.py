@@ -1,5 +1,6 @@
 """Trainer of any tracker against ground truth; compression builds on it."""
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -96,7 +97,7 @@ class TrackerTrainer(Trainer):
         }
         self._seen_batches = 0
         self.skipped: Counter[str] = Counter()
-        self._pending_skips = torch.zeros(len(CAUSES), dtype=torch.int64)
+        self._pending_skips = torch.zeros(len(CAUSES) + 1, dtype=torch.int64)  # and losses that were not finite
         super().__init__(
             model=model,
             args=args,
@@ -170,8 +171,12 @@ class TrackerTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Run the model and keep every term of its loss for the log."""
+        names = inputs.pop("name", None)
         output = model(**inputs, **self._path_inputs(model, inputs))
         mode = "train" if model.training else "eval"
+        if mode == "train" and not torch.isfinite(output.loss):
+            self._meet_nan(output.loss_dict, names)
+            return (output.loss, output) if return_outputs else output.loss
         iou, _ = box_overlaps(
             cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(full_precision(inputs["search_boxes"]))
         )
@@ -282,6 +287,26 @@ class TrackerTrainer(Trainer):
                 logger.error(f"{what} failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
             raise
 
+    def _meet_nan(self, terms: dict[str, torch.Tensor], names: list[str] | None) -> None:
+        """Say which term and which pairs are behind a loss that is not finite; stop, or count it."""
+        broken = [name for name, value in terms.items() if not torch.isfinite(value).all()]
+        text = f"the loss of step {self.state.global_step + 1} is not finite: {', '.join(broken)}"
+        text += f". Its pairs: {'; '.join(names)}" if names else ""
+        if self.args.nan_loss == "stop":
+            with self._saved_on_error("Training"):
+                raise FloatingPointError(
+                    f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
+                )
+        logger.warning(f"{text}. The step is left out.")
+        self._pending_skips[-1] += 1
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
+        """Leave out a step whose gradient is not finite, if that is asked for: in all processes, as it is the same in all."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        if self.args.nan_loss == "skip" and not math.isfinite(grad_norm):
+            self.optimizer.zero_grad()
+        return grad_norm
+
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""
         return {}
@@ -290,7 +315,7 @@ class TrackerTrainer(Trainer):
         inputs = super()._prepare_inputs(inputs)
         skipped = inputs.pop("skipped", None)
         if skipped is not None and self.model.training:
-            self._pending_skips += skipped.cpu()
+            self._pending_skips[:-1] += skipped.cpu()
         for name in ("template_pixel_values", "search_pixel_values"):
             if inputs[name].dtype == torch.uint8:
                 inputs[name] = self.processing_class.normalize(inputs[name])
@@ -301,8 +326,9 @@ class TrackerTrainer(Trainer):
         pending, self._pending_skips = self._pending_skips, torch.zeros_like(self._pending_skips)
         if self.accelerator.num_processes > 1:
             pending = self.accelerator.reduce(pending.to(self.args.device))
-        self.skipped.update({cause: count for cause, count in zip(CAUSES, pending.tolist(), strict=True) if count})
-        if pending.any():
+        causes = zip((*CAUSES, "nan_loss"), pending.tolist(), strict=True)
+        self.skipped.update({cause: count for cause, count in causes if count})
+        if pending[:-1].any():
             logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
 
     def _compile_layers(self, *trackers: PreTrainedTracker) -> None:
