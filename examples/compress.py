@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ct_hf.compression import (
     build_student,
     describe_compression,
     plan_from_arguments,
+    plot_training,
 )
 from ct_hf.data import (
     Photographs,
@@ -44,7 +46,7 @@ from ct_hf.data import (
     rendered_textures,
     stream_pairs,
 )
-from ct_hf.evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers
+from ct_hf.evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
 from ct_hf.hub import write_card
 from ct_hf.models.cost import count_gmacs
 
@@ -194,6 +196,9 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"))
     skipped = dict(trainer.skipped)
+    logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
+    if args.should_save and logged and find_spec("matplotlib"):
+        save_plot(plot_training(trainer.state.log_history), out / "training.png")
     best_step = trainer.state.best_global_step if args.load_best_model_at_end else None
     folders = {"student": out / "student"}
     if script.from_scratch:

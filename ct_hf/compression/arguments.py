@@ -6,8 +6,12 @@ from typing import Literal, get_args, get_type_hints
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from .replacement import ReplacementSchedule
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -245,6 +249,30 @@ class CompressionArguments(TrackerTrainingArguments):
         weights = {name: getattr(self, f"{name}_weight") for name in ("track", "guidance", "mimicking")}
         if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
             raise ValueError(f"loss weights must not be negative, and one of them must be positive, got {weights}.")
+        if idle := self._without_effect():
+            logger.warning(f"Settings that have no effect together: {'; '.join(idle)}.")
+
+    def _without_effect(self) -> list[str]:
+        """Settings that others make void."""
+
+        def changed(*names: str) -> list[str]:
+            defaults = type(self).__dataclass_fields__
+            return [f"`{name}`" for name in names if getattr(self, name) != defaults[name].default]
+
+        reasons = {
+            "`mimicking_weight` is 0": (self.mimicking_weight == 0, ("mimicking", "mimicking_stages")),
+            "`p_init` is 1": (self.p_init == 1, ("replacement_schedule", "warmup_share", "path_granularity")),
+            "`replacement_schedule` is linear": (
+                self.replacement_schedule == "linear",
+                ("warmup_share", "finetune_share"),
+            ),
+            "`lr_scheduler_type` is not constant": (self.lr_scheduler_type != "constant", ("learning_rate_drop",)),
+        }
+        return [
+            f"{', '.join(idle)}, since {why}"
+            for why, (void, names) in reasons.items()
+            if void and (idle := changed(*names))
+        ]
 
 
 __all__ = ["CompressionArguments", "TrackerTrainingArguments"]

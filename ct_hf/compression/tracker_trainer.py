@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -95,7 +96,7 @@ class TrackerTrainer(Trainer):
             "train": defaultdict(list),
             "eval": defaultdict(list),
         }
-        self._seen_batches = 0
+        self._seen_batches, self._last_log = 0, (0, time.perf_counter())
         self.skipped: Counter[str] = Counter()
         self._pending_skips = torch.zeros(len(CAUSES) + 1, dtype=torch.int64)  # and losses that were not finite
         super().__init__(
@@ -152,16 +153,32 @@ class TrackerTrainer(Trainer):
         if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
         state = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
-        self._seen_batches = 0
+        self._seen_batches, self._last_log = 0, (0, time.perf_counter())
         if state and state.is_file() and not self.args.ignore_data_skip:
             steps = TrainerState.load_from_json(str(state)).global_step
             self._seen_batches = steps * self.args.gradient_accumulation_steps
+            self._last_log = (steps, time.perf_counter())
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
         """Read the batches of a step; what is trained is saved if they cannot be read."""
         with self._saved_on_error("Reading of data"):
             return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Run a step; where memory does not suffice, say what can be done about it."""
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                error.add_note(
+                    f"{self._train_batch_size} pairs on a device are too many. Give `per_device_train_batch_size` less and "
+                    "`gradient_accumulation_steps` as much more, let `auto_find_batch_size` do it, train with `bf16`, or set "
+                    "`activation_checkpointing`, which keeps less and computes more."
+                )
+            raise
 
     def compute_loss(
         self,
@@ -241,6 +258,8 @@ class TrackerTrainer(Trainer):
             logs.update(zip(names, means, strict=True))
         if mode == "eval":
             logs.update(self._tracked)
+        if mode == "train" and "loss" in logs:
+            logs["pairs_per_second"] = self._pairs_per_second()
         if mode == "train":
             self._count_skipped()
             logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
@@ -320,6 +339,14 @@ class TrackerTrainer(Trainer):
             if inputs[name].dtype == torch.uint8:
                 inputs[name] = self.processing_class.normalize(inputs[name])
         return inputs
+
+    def _pairs_per_second(self) -> float:
+        """Pairs of all processes in a second since the last log."""
+        step, now = self.state.global_step, time.perf_counter()
+        last_step, last = self._last_log
+        self._last_log = (step, now)
+        size = self._train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        return round((step - last_step) * size / (now - last), 1)
 
     def _count_skipped(self) -> None:
         """Add what all processes skipped since the last log."""

@@ -145,3 +145,27 @@ def test_help_shows_every_field():
     text = HfArgumentParser(CompressionArguments).format_help()
     for field in own_fields(CompressionArguments):
         assert f"--{field.name}" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"mimicking_weight": 0.0, "mimicking": "gram"}, "`mimicking`, since `mimicking_weight` is 0"),
+        ({"p_init": 1.0, "warmup_share": 0.2}, "`warmup_share`, since `p_init` is 1"),
+        (
+            {"replacement_schedule": "linear", "finetune_share": 0.2},
+            "`finetune_share`, since `replacement_schedule` is",
+        ),
+        (
+            {"lr_scheduler_type": "cosine", "learning_rate_drop": 0.5},
+            "`learning_rate_drop`, since `lr_scheduler_type`",
+        ),
+        ({"lr_scheduler_type": "cosine", "p_init": 1.0}, None),
+    ],
+)
+def test_settings_that_others_make_void_are_told_once(arguments, changes, told, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("ct_hf.compression.arguments.logger.warning", warnings.append)
+    arguments(CompressionArguments, **changes)
+    assert (len(warnings) == 1 and told in warnings[0]) if told else not warnings

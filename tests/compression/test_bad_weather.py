@@ -76,3 +76,34 @@ def test_names_of_a_streams_pairs_say_sequence_and_frames():
     pairs = stream_pairs(ProceduralWorld(length=10, size=(96, 72)), make_config(), seed=0, clip_length=3)
     name = next(iter(pairs))["name"]
     assert name.startswith("procedural-0-") and ", frames " in name
+
+
+def test_memory_that_does_not_suffice_comes_with_advice(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, max_steps=1)
+
+    def too_much(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(trainer, "compute_loss", too_much)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory") as caught:
+        trainer.train()
+    (advice,) = caught.value.__notes__
+    assert "4 pairs on a device are too many" in advice and "`gradient_accumulation_steps`" in advice
+
+
+def test_a_batch_that_fits_is_found(tmp_path, monkeypatch):
+    pairs = stream_pairs(ProceduralWorld(length=10, size=(96, 72)), make_config(), seed=0, clip_length=3)
+    trainer = make_trainer(
+        tmp_path, train_dataset=pairs, max_steps=3, per_device_train_batch_size=4, auto_find_batch_size=True
+    )
+    original, sizes = trainer.compute_loss, []
+
+    def scarce(model, inputs, *args, **kwargs):
+        sizes.append(len(inputs["search_pixel_values"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return original(model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_loss", scarce)
+    trainer.train()
+    assert sizes[0] == 4 and sizes[-3:] == [2, 2, 2] and trainer.state.global_step == 3
