@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ct_hf.compression import (
     build_student,
     describe_compression,
     plan_from_arguments,
+    plot_training,
 )
 from ct_hf.data import (
     Photographs,
@@ -44,7 +46,7 @@ from ct_hf.data import (
     rendered_textures,
     stream_pairs,
 )
-from ct_hf.evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers
+from ct_hf.evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
 from ct_hf.hub import write_card
 from ct_hf.models.cost import count_gmacs
 
@@ -149,7 +151,7 @@ def main() -> None:
     ################
     teacher = AutoModel.from_pretrained(script.teacher)
     plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
-    student, report = build_student(teacher, plan, args.initialization)
+    student, report = build_student(teacher, plan, args.initialization, drop_path_rate=args.drop_path_rate)
     summary = describe_compression(student, teacher, plan, report, args.per_device_train_batch_size)
     if args.should_log:
         print(summary)
@@ -194,6 +196,9 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"))
     skipped = dict(trainer.skipped)
+    logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
+    if args.should_save and logged and find_spec("matplotlib"):
+        save_plot(plot_training(trainer.state.log_history), out / "training.png")
     best_step = trainer.state.best_global_step if args.load_best_model_at_end else None
     folders = {"student": out / "student"}
     if script.from_scratch:
@@ -208,7 +213,9 @@ def main() -> None:
     ################
     # What is judged is what a user would load, not what is in memory.
     trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
-    torch.set_num_threads(1)  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
+    torch.set_num_threads(
+        1
+    )  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
     student = trackers["student"]
     rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
     table = comparison_table(rows)

@@ -123,6 +123,10 @@ class CompressionTrainer(TrackerTrainer):
             guidance_weight=args.guidance_weight,
             mimicking_weight=args.mimicking_weight,
             train_batch_norm=args.train_batch_norm,
+            mimicking=args.mimicking,
+            mimicking_stages=args.mimicking_stages,
+            term_weights=args.term_weights,
+            frozen=[name for name in ("embeddings", "head") if not getattr(args, f"train_{name}")],
         )
         super().__init__(
             model=mixed,
