@@ -38,9 +38,9 @@ class TrackerTrainingArguments(TrainingArguments):
     learning_rate: float = field(
         default=4e-5,
         metadata={
-            "help": "Learning rate of AdamW at the start. The default belongs to 256 pairs a step (8 devices x 32); for other "
-            "sizes multiply it by the square root of their ratio and keep the number of pairs. A user's run of 128 a step "
-            "at this rate reached 64.8 on LaSOT, where the paper has 66.1."
+            "help": "Learning rate of AdamW at the start. The paper's 4e-5 belongs to 256 pairs a step (8 devices x 32); for "
+            "other sizes multiply it by the square root of their ratio and keep the number of pairs. A user's run of 128 a "
+            "step at that rate reached 64.8 on LaSOT, where the paper has 66.1."
         },
     )
     weight_decay: float = field(
