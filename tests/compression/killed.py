@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from ct_hf.compression import checkpoints
+from ct_hf.compression import CompressionTrainer, checkpoints
 
 from .tiny import NARROW, make_pairs
 from .training import make_trainer, small_world
@@ -29,6 +29,7 @@ MOMENTS = {
     "in a file": (torch, "save"),
     "before its name": (checkpoints, "place_folder"),
     "while one is removed": (shutil, "rmtree"),
+    "at its end": (CompressionTrainer, "_load_best_model"),
 }
 """What a process is about to call when it is killed."""
 

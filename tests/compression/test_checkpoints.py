@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import Trainer
 
-from ct_hf.compression import checkpoints
+from ct_hf.compression import checkpoints, resumable_trainer
 from ct_hf.compression.checkpoints import clean_up, find_faults, finish_checkpoint, rotate
 
 from .tiny import NARROW, make_pairs
@@ -118,6 +118,18 @@ def test_where_nothing_is_complete_a_run_does_not_begin_anew_unasked(folder, tmp
         trainer_in(folder).train(resume_from_checkpoint=str(folder / "checkpoint-1"))
     with pytest.raises(ValueError, match="holds no complete checkpoint. Leave it out to begin anew"):
         trainer_in(tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
+def test_processes_go_on_from_what_is_complete_for_all_of_them(folder, monkeypatch, caplog):
+    """Each node may have a disk of its own."""
+    elsewhere = ["checkpoint-1", "checkpoint-3"]
+    monkeypatch.setattr(resumable_trainer, "gather_object", lambda names: [*names, elsewhere])
+    (folder / "checkpoint-3" / "optimizer.pt").unlink()
+    trainer = trainer_in(folder)
+    with caplog.at_level(logging.WARNING):
+        trainer.train(resume_from_checkpoint=True)
+    assert f"{folder / 'checkpoint-2'} (in another process); {folder / 'checkpoint-3'} (optimizer.pt is" in caplog.text
+    assert trainer._initial_global_step == 1
 
 
 def test_checkpoints_without_optimizer_are_complete_where_none_is_saved(folder):

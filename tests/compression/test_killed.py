@@ -69,18 +69,19 @@ KILLS = {
         "stream",
         [(("in a file", 3), [], 0), (("before its name", 6), ["checkpoint-3"], 6)],
     ),
-    "list, in a step and while one is removed": (
+    "list, in a step, while one is removed and at its end": (
         "list",
         [
             (("in a step", 5), ["checkpoint-2", "checkpoint-4"], 4),  # the best and the last
             (("while one is removed", 6), ["checkpoint-2", "checkpoint-6"], 6),
+            (("at its end", 7), ["checkpoint-2", "checkpoint-7"], 7),
         ],
     ),
 }
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_killed_twice_a_run_ends_as_one_that_never_was(tmp_path, whole, kills):
+def test_killed_time_and_again_a_run_ends_as_one_that_never_was(tmp_path, whole, kills):
     scenario, kills = KILLS[kills]
     resume = None
     for stop, left, step in kills:
