@@ -72,6 +72,12 @@ class ResumableTrainer(Trainer):
         # A run that was killed after its last step would otherwise take another one.
         return (epochs if self.state.global_step < max_steps else num_epochs), batches
 
+    def _finalize_training(self, trial: Any, *args: Any) -> TrainOutput:
+        best, limit = self.state.best_model_checkpoint, self.args.save_total_limit
+        if best and limit == 1 and self.args.should_save:  # the Trainer would remove the last one file by file
+            rotate(Path(self._get_output_dir(trial)), limit, [Path(best)], self._needed_files())
+        return super()._finalize_training(trial, *args)
+
     def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> dict:
         recorded = len(self.state.log_history)
         metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,10 @@ def run(
     for process in started:
         process.start()
     try:
+        deadline = time.monotonic() + 200
         while stop and not here.wait(0.1):
             assert all(process.is_alive() for process in started), f"ended before it was {stop[0]}"
+            assert time.monotonic() < deadline, f"hangs, and never was {stop[0]}"
         if stop:
             started[stopped].kill()
         for process in started:

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import resource
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +28,14 @@ FILES = [
     "scheduler.pt",
     "trainer_state.json",
 ]
+
+BEST = {
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "loss",
+    "learning_rate": 0.0,  # so that the first stays the best
+}
 
 
 def trainer_in(folder, **arguments):
@@ -146,11 +156,17 @@ def test_checkpoints_without_optimizer_are_complete_where_none_is_saved(folder):
 # Rotation
 
 
-def test_rotation_removes_torn_checkpoints_first_and_never_the_last_complete_one(folder):
-    """A torn one of a later step, which a resumed run has not come to yet, is no reason to remove what it saves."""
-    (folder / "checkpoint-3" / "optimizer.pt").unlink()
-    trainer_in(folder, save_total_limit=1, max_steps=2).train(resume_from_checkpoint=str(folder / "checkpoint-1"))
-    assert names(folder) == ["checkpoint-2"]
+@pytest.mark.parametrize(
+    ("torn", "limit", "left"), [(True, 2, "12"), (True, 1, "2"), (False, 2, "23"), (False, 1, "2")]
+)
+def test_rotation_removes_torn_checkpoints_first_and_never_what_was_just_saved(folder, torn, limit, left):
+    """Checkpoint 3 is of a later step and looks newer than what a resumed run saves."""
+    if torn:
+        (folder / "checkpoint-3" / "optimizer.pt").unlink()
+    later = time.time() + 1000
+    os.utime(folder / "checkpoint-3", (later, later))
+    trainer_in(folder, save_total_limit=limit, max_steps=2).train(resume_from_checkpoint=str(folder / "checkpoint-1"))
+    assert names(folder) == [f"checkpoint-{step}" for step in left]
     assert find_faults(folder / "checkpoint-2", ()) == []
 
 
@@ -161,6 +177,15 @@ def test_rotation_leaves_as_many_as_it_is_told(folder, limit, left):
     (folder / "checkpoint-best").mkdir()  # somebody's own
     rotate(folder, limit, keep, NEEDED)
     assert names(folder) == [f"checkpoint-{step}" for step in left] + ["checkpoint-best"]
+
+
+def test_no_checkpoint_is_torn_by_being_removed(tmp_path, monkeypatch):
+    """It loses its name first; also the last one, at the end of a run that leaves its best alone."""
+    removed, remove = [], shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: (removed.append(Path(path).name), remove(path)))
+    trainer_in(tmp_path, eval_dataset=make_pairs(4, seed=3), save_total_limit=1, **BEST).train()
+    assert names(tmp_path) == ["checkpoint-1"]
+    assert set(removed) == {"_unfinished"}
 
 
 # Saving that fails or is interrupted
@@ -246,15 +271,6 @@ def test_it_is_complete_and_has_its_name_before_it_is_pushed(tmp_path, monkeypat
     trainer.train()
     assert pushed == [(str(tmp_path / f"checkpoint-{step}"), []) for step in (1, 2, 3)]
     assert checkpoints.ASIDE.startswith("_"), "the Trainer leaves out such names when it pushes"
-
-
-BEST = {
-    "eval_strategy": "steps",
-    "eval_steps": 1,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "loss",
-    "learning_rate": 0.0,  # so that the first stays the best
-}
 
 
 def test_the_best_checkpoint_is_known_by_its_name(tmp_path):
