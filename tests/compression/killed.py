@@ -30,7 +30,7 @@ MOMENTS = {
     "in a file": (torch, "save"),
     "before its name": (checkpoints, "place_folder"),
     "while one is removed": (shutil, "rmtree"),
-    "at its end": (CompressionTrainer, "_load_best_model"),
+    "at its end": (CompressionTrainer, "_finalize_training"),
 }
 """What a process is about to call when it is killed."""
 
