@@ -5,7 +5,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +12,9 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import TrainerCallback
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
@@ -28,13 +25,14 @@ from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
 from .arguments import TrackerTrainingArguments
+from .resumable_trainer import ResumableTrainer
 from .true_tracking import check_tracking_dataset, preserved_randomness, track_sequences
 
 
 logger = logging.get_logger(__name__)
 
 
-class TrackerTrainer(Trainer):
+class TrackerTrainer(ResumableTrainer):
     """
     Trains a tracker on pairs of template and search crops with ground truth.
 
@@ -96,7 +94,7 @@ class TrackerTrainer(Trainer):
             "train": defaultdict(list),
             "eval": defaultdict(list),
         }
-        self._seen_batches, self._last_log = 0, (0, time.perf_counter())
+        self._last_log = (0, 0.0)  # step and time
         self.skipped: Counter[str] = Counter()
         self._pending_skips = torch.zeros(len(CAUSES) + 1, dtype=torch.int64)  # and losses that were not finite
         super().__init__(
@@ -125,7 +123,7 @@ class TrackerTrainer(Trainer):
         if not isinstance(stream, PairStream):
             return super().get_train_dataloader()
         readers = self.accelerator.num_processes * max(1, self.args.dataloader_num_workers)
-        self.train_dataset = stream.shared(readers, self._seen_batches, self._train_batch_size)
+        self.train_dataset = stream.shared(readers, self._num_seen_batches(), self._train_batch_size)
         try:
             return super().get_train_dataloader()
         finally:
@@ -146,19 +144,6 @@ class TrackerTrainer(Trainer):
         spared = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, norms)}
         names = super().get_decay_parameter_names(model)
         return [name for name in names if name not in spared and "position_embeddings" not in name]
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, see [`~transformers.Trainer`]; a run that goes on reads no data that it has seen."""
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
-        state = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
-        self._seen_batches, self._last_log = 0, (0, time.perf_counter())
-        if state and state.is_file() and not self.args.ignore_data_skip:
-            steps = TrainerState.load_from_json(str(state)).global_step
-            self._seen_batches = steps * self.args.gradient_accumulation_steps
-            self._last_log = (steps, time.perf_counter())
-        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
         """Read the batches of a step; what is trained is saved if they cannot be read."""
@@ -325,6 +310,21 @@ class TrackerTrainer(Trainer):
         if self.args.nan_loss == "skip" and not math.isfinite(grad_norm):
             self.optimizer.zero_grad()
         return grad_norm
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        self._last_log = (self.state.global_step, time.perf_counter())
+
+    def _log_state(self) -> dict[str, Any]:
+        metrics = {name: torch.cat(values) for name, values in self._metrics["train"].items()}
+        own = {"metrics": metrics, "skipped": dict(self.skipped), "pending_skips": self._pending_skips}
+        return {**super()._log_state(), **own}
+
+    def _load_log_state(self, state: dict[str, Any]) -> None:
+        super()._load_log_state(state)
+        metrics = {name: [values.to(self.args.device)] for name, values in state["metrics"].items()}
+        self._metrics["train"] = defaultdict(list, metrics)
+        self.skipped, self._pending_skips = Counter(state["skipped"]), state["pending_skips"]
 
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""

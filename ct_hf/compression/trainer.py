@@ -228,6 +228,13 @@ class CompressionTrainer(TrackerTrainer):
             weights.update(load_file(projections_file))
         mixed.load_state_dict(weights, strict=True)
 
+    def _needed_files(self) -> list[str]:
+        names = super()._needed_files()
+        mixed = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if self.is_fsdp_enabled or all(name.startswith("student.") for name, _ in mixed.named_parameters()):
+            return names
+        return [*names, PROJECTIONS_NAME]
+
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
