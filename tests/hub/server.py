@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .repositories import Refused, Repository, describe, is_large
+from .repositories import Refused, Repository, is_large
 
 
 TOKEN = "hf_ofTheTestServerAndOfNothingElse"
