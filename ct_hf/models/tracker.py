@@ -12,12 +12,7 @@ from transformers.utils import ModelOutput
 from .configuration_tracker import TrackerConfig
 from .session import TrackingSession
 from .templates import TemplateBank
-
-
-_NO_PICKLES = (
-    "Other weights (.bin, .pt, .pth, .pkl) are pickles, which can run anything when they are loaded. Ask their author for "
-    "safetensors; `ct-hf convert` converts an original checkpoint without running what is in it."
-)
+from .weights import require_safetensors
 
 
 @dataclass
@@ -196,14 +191,7 @@ class PreTrainedTracker(PreTrainedModel):
     head: nn.Module
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: Any,
-        *model_args: Any,
-        use_safetensors: bool | None = None,
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Self:
         """
         Load a tracker, see [`~transformers.PreTrainedModel.from_pretrained`], from safetensors alone.
 
@@ -211,19 +199,10 @@ class PreTrainedTracker(PreTrainedModel):
             ValueError: `use_safetensors` is `False`.
             OSError: there are no safetensors, or no such folder or repository.
         """
-        if use_safetensors is False:
-            raise ValueError(
-                f"`use_safetensors` is False, but trackers are loaded from safetensors alone. {_NO_PICKLES}"
-            )
-        try:
-            # No name of a revision, since the Hub would be asked to convert the pickle on its main branch.
-            return super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, use_safetensors=True, revision=revision, **kwargs
-            )
-        except OSError as error:
-            if "named model" not in str(error):
-                raise
-            raise OSError(f"{pretrained_model_name_or_path} holds no model.safetensors. {_NO_PICKLES}") from error
+        require_safetensors(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, **{**kwargs, "use_safetensors": True}
+        )
 
     def embed(
         self,

@@ -36,9 +36,9 @@ if not job["package"]:
 trust = {} if job["package"] else {"trust_remote_code": True}
 for place, folder in job["trackers"].items():
     started = time.perf_counter()
-    model = AutoModel.from_pretrained(place, **trust, **job["options"]).eval()
+    model = AutoModel.from_pretrained(place, **trust).eval()
     print(json.dumps({"place": place, "seconds": time.perf_counter() - started}), flush=True)
-    processor = AutoImageProcessor.from_pretrained(place, **trust, **job["options"])
+    processor = AutoImageProcessor.from_pretrained(place, **trust)
     own = "ct_hf." if job["package"] else "transformers_modules."
     assert type(model).__module__.startswith(own) and type(processor).__module__.startswith(own), type(model)
     inputs = load_file(f"{folder}/inputs.safetensors")
@@ -92,7 +92,11 @@ def run(code: str, *arguments: str, environment: dict[str, str], site: Path | No
 
 
 def load(
-    trackers: dict[str, Path], environment: dict[str, str], site: Path | None = None, **options: Any
+    trackers: dict[str, Path],
+    environment: dict[str, str],
+    site: Path | None = None,
+    after: str = "",
+    facts: dict[str, str] | None = None,
 ) -> dict[str, float]:
     """
     Load trackers elsewhere, by the package or, given a `site`, by the code that travelled with them.
@@ -101,19 +105,17 @@ def load(
         trackers (`dict[str, Path]`): folder of inputs, and of results, for each repository or folder.
         environment (`dict[str, str]`): of the process.
         site (`Path`, *optional*): see [`make_site`].
-        options: further arguments of `from_pretrained`.
+        after (`str`): code that runs then, in the same process.
+        facts (`dict[str, str]`, *optional*): what it finds in `job`.
 
     Returns:
         `dict[str, float]`: seconds that loading took.
     """
-    job = {
-        "trackers": {place: str(folder) for place, folder in trackers.items()},
-        "package": site is None,
-        "options": options,
-    }
+    job = {"trackers": {place: str(folder) for place, folder in trackers.items()}, "package": site is None}
+    job |= facts or {}
     if site is None:
         environment = {**environment, "PYTHONPATH": os.fspath(Path(__file__).parents[2])}
-    done = run(LOAD, json.dumps(job), environment=environment, site=site)
+    done = run(LOAD + after, json.dumps(job), environment=environment, site=site)
     if done.returncode:
         raise RuntimeError(f"{done.stdout}\n{done.stderr[-4000:]}")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
