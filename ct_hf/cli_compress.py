@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
 
 from .compression import (
@@ -32,7 +33,7 @@ from .data import (
     stream_pairs,
 )
 from .evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
-from .hub import write_card
+from .hub import push_folder, write_card
 from .models.cost import count_gmacs
 
 
@@ -72,6 +73,9 @@ USUAL = {
     "eval_steps",
     "load_best_model_at_end",
     "auto_find_batch_size",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
 }
 """Arguments of the Trainer that the help shows."""
 LIMITS = (
@@ -181,6 +185,7 @@ def train_from_scratch(
     set_seed(args.seed)
     args = copy.copy(args)
     args.output_dir = str(folder)  # of its checkpoints
+    args.push_to_hub = False
     model = AutoModel.from_config(config)
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=eval_sequences)
     trainer.train()
@@ -251,7 +256,7 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
         tracking_dataset=eval_sequences,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model(str(out / "student"))
+    trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
     skipped = dict(trainer.skipped)
     logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
     if args.should_save and logged and find_spec("matplotlib"):
@@ -319,6 +324,11 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
         "seconds": seconds,
     }
     (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+
+    if args.push_to_hub:
+        api, private = HfApi(token=args.hub_token), args.hub_private_repo is not False
+        commit = push_folder(out, trainer.hub_model_id, private=private, revision=args.hub_revision, api=api)
+        print(f"pushed to {commit.repo_url}, commit {commit.oid[:8]}")
 
     session = student.start(shown.frame(0), shown.boxes[0])
     track = session.update(shown.frame(1))

@@ -199,31 +199,27 @@ def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path
     return files
 
 
-def write_plain_card(
-    directory: str | Path, model: PreTrainedTracker, name: str, training: Mapping[str, Any] | None = None
-) -> Path:
+def write_plain_card(directory: str | Path, model: PreTrainedTracker, name: str, **fields: Any) -> Path:
     """
-    Write a card that claims nothing beyond what the tracker itself shows, for one of which nobody said more.
+    Write a card that claims nothing beyond what is known: the tracker itself, and what is given.
 
     Args:
         directory (`str` or `Path`): folder to write it to.
         model ([`~models.PreTrainedTracker`]): the tracker.
         name (`str`): its Hub repository.
-        training (`Mapping[str, Any]`, *optional*): how it was trained, where that is known.
+        fields: further arguments of [`write_card`], where they are known.
 
     Returns:
         `Path`: the card.
     """
-    return write_card(
-        directory,
-        model=model,
-        name=name,
-        results=None,
-        training=training or {"How it was trained": "not recorded"},
-        data="Not recorded.",
-        limits="Nobody has said how well this tracker works. Judge it on your own videos before you use it.",
-        license="unknown",
-    )
+    plain = {
+        "results": None,
+        "training": {"How it was trained": "not recorded"},
+        "data": "Not recorded.",
+        "limits": "Nobody has said how well this tracker works. Judge it on your own videos before you use it.",
+        "license": "unknown",
+    }
+    return write_card(directory, model=model, name=name, **{**plain, **fields})
 
 
 def _listed(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
