@@ -146,6 +146,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 def _load(path: str, device: str, dtype: str = "auto") -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModel
 
     import ct_hf  # noqa: F401 - registers the trackers
@@ -156,6 +157,8 @@ def _load(path: str, device: str, dtype: str = "auto") -> Any:
         model = AutoModel.from_pretrained(path, dtype=dtype)
     except OSError as error:
         raise OSError(f"`--tracker` {path} cannot be loaded. {error}") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"`--tracker` {path} has a configuration that fits no tracker. {error}") from error
     if not isinstance(model, PreTrainedTracker):
         raise ValueError(f"`--tracker` {path} holds a {type(model).__name__}, which is no tracker.")
     return model.to(_device(device)).eval()

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import httpx, validate_repo_id
 from transformers import AutoConfig, AutoModel
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
@@ -171,7 +171,10 @@ def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path
             f"`folder` {folder} holds no {CONFIG_NAME}, neither itself nor in its folder {STUDENT!r}. Give what `ct-hf "
             "compress` or `save_pretrained` wrote."
         )
-    config = AutoConfig.from_pretrained(home)
+    try:
+        config = AutoConfig.from_pretrained(home)
+    except StrictDataclassError as error:
+        raise ValueError(f"`folder` {folder} has a configuration that fits no tracker. {error}") from error
     if not isinstance(config, TrackerConfig):
         raise ValueError(f"`folder` {folder} holds a {config.model_type}, which is no tracker.")
     files: dict[str, bytes | Path] = dict(_listed(home, ("**/*",)))

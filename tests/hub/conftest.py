@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, file_download
 from huggingface_hub.utils import _http
 
 from .server import TOKEN, HubServer
@@ -26,7 +26,8 @@ def api(hub, monkeypatch):
         waits.append(seconds)
         time.sleep(seconds / 1000)
 
-    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=sleep))
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic))
     client = HfApi(endpoint=hub.endpoint, token=TOKEN)
     client.waits = waits
     return client
