@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
-from huggingface_hub.utils import httpx, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModel
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
 
@@ -20,6 +19,7 @@ from ..models.configuration_tracker import TrackerConfig
 from ..models.image_processing_tracker import TrackerImageProcessor
 from .card import write_card
 from .contents import check_contents
+from .errors import reaching
 from .remote_code import travelling_code
 
 
@@ -87,9 +87,8 @@ def push_folder(
     if "/" not in repository:
         raise ValueError(f"`repository` must name its owner too, such as 'user/{repository}', got {repository!r}.")
     files = tracker_files(folder, repository)
-    check_contents(files)
     api = api or HfApi()
-    with _reaching(repository):
+    with reaching(repository):
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
@@ -107,7 +106,7 @@ def push_folder(
         for file in there.siblings or ()
         if _REPLACED.fullmatch(file.rfilename) and file.rfilename not in files
     ]
-    with _reaching(repository):
+    with reaching(repository):
         return api.create_commit(repository, operations, commit_message=message, revision=revision)
 
 
@@ -162,7 +161,7 @@ def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path
         `dict[str, bytes | Path]`: content of each file, or where it is, by its name in the repository.
 
     Raises:
-        ValueError: the folder holds no tracker, or one whose weights are missing.
+        ValueError: the folder holds no tracker, or one whose weights are missing, or a file that must not be published.
     """
     folder = Path(folder)
     home = folder / STUDENT if (folder / STUDENT / CONFIG_NAME).is_file() else folder
@@ -195,6 +194,7 @@ def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path
     files[IMAGE_PROCESSOR_NAME] = _with_auto_map(json.loads(settings), auto_map)
     files |= {file.name: file.read_bytes() for file in code}
 
+    check_contents(files)
     if CARD not in files:
         with TemporaryDirectory() as aside:
             files[CARD] = write_plain_card(aside, AutoModel.from_pretrained(home), repository).read_bytes()
@@ -259,26 +259,6 @@ def _speaking_of(repository: str, card: bytes | Path) -> bytes:
     if title:
         text = re.sub(rf"(?<![\w./-]){re.escape(title[1])}(?![\w/-])", repository, text)
     return text.encode()
-
-
-@contextmanager
-def _reaching(repository: str) -> Iterator[None]:
-    """Say what a failure on the way to the Hub means for the repository."""
-    try:
-        yield
-    # A large file that could not be sent is a RuntimeError to the client, and one that is refused a ValueError.
-    except (OSError, httpx.HTTPError, RuntimeError, ValueError) as error:
-        causes = [error, *filter(None, [error.__cause__])]
-        reason = " ".join(" ".join(str(cause).split()) for cause in causes)
-        answer = next(filter(None, (getattr(cause, "response", None) for cause in causes)), None)
-        if answer is not None and answer.status_code in (401, 403):
-            raise PermissionError(
-                f"{repository} cannot be pushed to: {reason} Sign in by `hf auth login` with a token that may write there."
-            ) from error
-        raise ConnectionError(
-            f"{repository} was not pushed to: {reason} It is at its last whole commit. Push again: what has arrived is not "
-            "sent twice."
-        ) from error
 
 
 __all__ = ["push_folder", "push_model", "tracker_files", "write_plain_card"]
