@@ -93,7 +93,7 @@ def push_folder(
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
         there = api.model_info(repository, revision=revision)
-    if private and not there.private:
+    if private and there.private is False:
         raise ValueError(
             f"{repository} is public, so that what is pushed would be too. Push with `private=False` (`--public`) if that is "
             "meant, or make it private in its settings."

@@ -7,6 +7,8 @@ import pytest
 from huggingface_hub import HfApi, constants, file_download
 from huggingface_hub.utils import _http
 
+from ct_hf.data import procedural_sequences
+
 from .server import TOKEN, HubServer
 
 
@@ -31,3 +33,16 @@ def api(hub, monkeypatch):
     client = HfApi(endpoint=hub.endpoint, token=TOKEN)
     client.waits = waits
     return client
+
+
+@pytest.fixture
+def boats(tmp_path):
+    """A folder of three drawn sequences."""
+    root = tmp_path / "boats"
+    for sequence in procedural_sequences(0, 3, length=6, size=(96, 72)):
+        folder = root / sequence.name
+        folder.mkdir(parents=True)
+        (folder / "groundtruth.txt").write_text("\n".join(",".join(map(str, box)) for box in sequence.boxes.tolist()))
+        for number in range(6):
+            sequence.frame(number).save(folder / f"{number}.jpg")
+    return root

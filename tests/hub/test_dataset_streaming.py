@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ct_hf.data import convert_dataset, procedural_sequences
+from ct_hf.data import convert_dataset
 from ct_hf.hub import push_dataset
 
 from .clean import run
@@ -36,15 +36,8 @@ print(json.dumps({
 
 
 @pytest.fixture
-def conversion(tmp_path):
-    root = tmp_path / "boats"
-    for sequence in procedural_sequences(0, 3, length=6, size=(96, 72)):
-        folder = root / sequence.name
-        folder.mkdir(parents=True)
-        (folder / "groundtruth.txt").write_text("\n".join(",".join(map(str, box)) for box in sequence.boxes.tolist()))
-        for number in range(6):
-            sequence.frame(number).save(folder / f"{number}.jpg")
-    return convert_dataset("folder", root, tmp_path / "out", license="cc-by-4.0", stride=100)
+def conversion(boats, tmp_path):
+    return convert_dataset("folder", boats, tmp_path / "out", license="cc-by-4.0", stride=100)
 
 
 def test_a_pushed_data_set_is_streamed_as_it_was_stored(hub, api, conversion, tmp_path):

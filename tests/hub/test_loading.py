@@ -108,6 +108,11 @@ for local in ("org/pickled", job["pickled_folder"]):
 refused(place, "`use_safetensors` is False", use_safetensors=False)
 refused(place, "v9", revision="v9")
 refused("org/nothing", "org/nothing")
+
+from PIL import Image
+shown = {"frame": Image.new("RGB", (96, 64)), "box": (20, 20, 20, 16)}
+exec(job["page"], shown)
+assert shown["track"].box.shape == (4,)
 """
 
 
@@ -128,6 +133,9 @@ def test_with_the_package_loading_is_that_of_any_model(published, tmp_path):
     api.upload_folder(repo_id="org/pickled", folder_path=pickled)
     before = len(hub.requests)
     facts = {"place": place, "commit": old.oid, "cache": str(tmp_path / "cache"), "pickled_folder": str(pickled)}
+    text = (ROOT / "docs" / "hub.md").read_text()
+    (page,) = re.findall(r"```python\n(import ct_hf.*?)```", text, flags=re.DOTALL)
+    facts["page"] = page.replace("user/ct-sutrack-4", "org/ct-sutrack")
     load(published.folders, hub.environment(tmp_path / "home"), after=AS_ANY_MODEL, facts=facts)
     assert_bits(published)
     asked = [request for request in hub.requests[before:] if "org/pickled" in request]
