@@ -325,11 +325,6 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     }
     (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
 
-    if args.push_to_hub:
-        api, private = HfApi(token=args.hub_token), args.hub_private_repo is not False
-        commit = push_folder(out, trainer.hub_model_id, private=private, revision=args.hub_revision, api=api)
-        print(f"pushed to {commit.repo_url}, commit {commit.oid[:8]}")
-
     session = student.start(shown.frame(0), shown.boxes[0])
     track = session.update(shown.frame(1))
     print(f"the saved student finds {shown.name}'s target in frame 1 at {track.box.round(1)}, score {track.score:.2f}")
@@ -337,3 +332,8 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
         f"kept {retention:.1f} % of the teacher's AUC with {student_row['layers']} of {teacher_row['layers']} layers, "
         f"{content['speedup']:.2f}x its speed, in {seconds:.0f} s; see {out}"
     )
+
+    if args.push_to_hub:
+        api, private = HfApi(token=args.hub_token), args.hub_private_repo is not False
+        commit = push_folder(out, trainer.hub_model_id, private=private, revision=args.hub_revision, api=api)
+        print(f"pushed to {commit.repo_url}, commit {commit.oid[:8]}")

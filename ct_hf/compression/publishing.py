@@ -20,6 +20,7 @@ from transformers.utils import (
     logging,
 )
 
+from ..hub.errors import reaching
 from ..hub.push import CARD, push_folder, write_plain_card
 from ..models.tracker import PreTrainedTracker
 
@@ -40,13 +41,20 @@ class PublishingTrainer(Trainer):
     """
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository, private by default, see [`~transformers.Trainer`]."""
+        """
+        Make the repository, private by default, see [`~transformers.Trainer`].
+
+        Raises:
+            ValueError: `hub_strategy` is one that pushes pickles.
+            ConnectionError, PermissionError: see [`~hub.push_folder`].
+        """
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise ValueError(
                 f"`hub_strategy` is {self.args.hub_strategy.value}, but checkpoints hold pickles, which are not pushed. Take "
                 "every_save, which pushes the tracker of each checkpoint, or end."
             )
-        super().init_hf_repo(token, self._is_private(private))
+        with reaching(self.args.hub_model_id or Path(self.args.output_dir).absolute().name):
+            super().init_hf_repo(token, self._is_private(private))
 
     def create_model_card(self, **fields: Any) -> None:
         """

@@ -85,6 +85,11 @@ def test_strategies_that_push_pickles_are_refused(hub, tmp_path):  # noqa: F811
     assert not hub.requests
 
 
+def test_a_token_that_may_not_write_is_found_before_training(hub, tmp_path):  # noqa: F811
+    with pytest.raises(PermissionError, match="other/student cannot be pushed to.*hf auth login"):
+        trainer_in(tmp_path, hub_model_id="other/student")
+
+
 def test_public_by_choice(hub, tmp_path):  # noqa: F811
     trainer_in(tmp_path, hub_private_repo=False).push_to_hub()
     assert not hub.repositories["models", PLACE].private
