@@ -1,5 +1,8 @@
 """Whatever goes wrong on the way: the client gets over it, or there is a clear error and the other side is whole."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,3 +168,23 @@ def test_a_private_repository_is_closed_to_others(hub, api, saved, tmp_path):
             api.snapshot_download(PLACE, cache_dir=tmp_path / "cache", token=token)
         assert caught.value.response.status_code in (401, 404)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_push_that_is_killed_is_made_again(hub, api, saved, tmp_path):
+    """The process ends in the middle of a large file."""
+    push_folder(saved, PLACE, api=api)
+    old = hub.repositories["models", PLACE].head
+    change(saved)
+    fault = Fault("slow", WAYS["sending"], seconds=60)
+    hub.faults.append(fault)
+    environment = {**hub.environment(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "ct_hf.cli", "push", str(saved), PLACE]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while fault.times and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait(10) == -9
+    assert hub.repositories["models", PLACE].head == old
+    push_folder(saved, PLACE, api=api)
+    assert content(hub)["model.safetensors"] == (saved / "model.safetensors").read_bytes()
+    assert hub.repositories["models", PLACE].head.parent == old.oid
