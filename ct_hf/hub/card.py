@@ -63,9 +63,6 @@ class TrackerCard:
         limits (`str`): what it is not good at or for, and what it is biased to.
         licenses (`str`): under which licences weights and training data are.
         license (`str`): identifier of the weights' licence, as the Hub spells it; `"unknown"` where nobody knows.
-        license_name (`str`, *optional*): name of a licence that is `"other"`.
-        license_link (`str`, *optional*): where that one is to be read.
-        citations (`str`, *optional*): what to cite beside the paper.
     """
 
     name: str
@@ -86,9 +83,6 @@ class TrackerCard:
     limits: str
     licenses: str
     license: str
-    license_name: str | None = None
-    license_link: str | None = None
-    citations: str | None = None
 
     def check(self) -> None:
         """
@@ -109,8 +103,6 @@ class TrackerCard:
             raise ValueError("`training` is empty, expected how the tracker was trained, such as {'steps': 1000}.")
         if self.results is not None and self.evaluated_on is None:
             raise ValueError("`evaluated_on` is missing, expected what the `results` are on, such as '40 sequences'.")
-        if self.license == "other" and not (self.license_name and self.license_link):
-            raise ValueError("`license` is 'other', so `license_name` and `license_link` must say which.")
         if self.place is None and self.recipe is None:
             raise ValueError("`place` and `recipe` are missing: say where the weights are, or how they can be made.")
 
@@ -183,8 +175,6 @@ def _metadata(card: TrackerCard, record: Mapping[str, Any]) -> ModelCardData:
     evaluations = _evaluations(card)
     return ModelCardData(
         license=card.license,
-        license_name=card.license_name,
-        license_link=card.license_link,
         library_name="transformers",
         pipeline_tag="object-detection",
         tags=list(TAGS),
