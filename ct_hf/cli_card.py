@@ -57,6 +57,11 @@ def describe_run(
         [`~hub.TrackerCard`]
     """
     license = find_license(teacher)
+    notes = ["Folders of the machine that trained it are called by their last names."]
+    if "tracking" in (record["best_by"] or ""):
+        notes.append(
+            "The sequences of the results also chose the step whose weights are kept, so these figures flatter it."
+        )
     return TrackerCard(
         name=UNNAMED,
         place=UNNAMED,
@@ -66,7 +71,7 @@ def describe_run(
         hardware=_hardware(rows),
         training=training_rows(record),
         command=public_command(argv, teacher, num_processes),
-        notes="Folders of the machine that trained it are called by their last names.",
+        notes="\n\n".join(notes),
         pictures=pictures,
         stages=stage_table(plan, report.layers),
         initialization=str(report),
@@ -81,13 +86,14 @@ def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader of a card wants to know of a compression's record, a row of a table each."""
     replacement, losses, optimizer = record["replacement"], record["losses"], record["optimizer"]
     step, steps = record["step"], record["max_steps"]
+    kept = f"; kept are the weights of step {step}, best by {record['best_by']}" if record["best_by"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     terms = ", ".join(f"{name} x{factor:g}" for name, factor in (losses["term_weights"] or {}).items())
     parts = {"train_embeddings": "embeddings", "train_head": "head", "train_batch_norm": "batch-norm statistics"}
     frozen = [part for name, part in parts.items() if not record["trained"][name]]
     alone = f"; the student alone in the last {100 * replacement['finetune_share']:g} %"
     return {
-        "Steps": steps if step == steps else f"{steps}, of which the weights of step {step} are kept",
+        "Steps": f"{steps}{kept}",
         "Pairs a step": record["pairs_per_step"],
         "Optimizer": f"{optimizer['optim']}, weight decay {optimizer['weight_decay']:g}, "
         f"gradients clipped at {optimizer['max_grad_norm']:g}",

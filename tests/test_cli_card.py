@@ -61,7 +61,7 @@ def test_settings_are_those_of_the_record(tmp_path):
             seed=5,
         )
     )
-    assert (rows["Steps"], rows["Pairs a step"], rows["Seed"]) == (700, 64, 5)
+    assert (rows["Steps"], rows["Pairs a step"], rows["Seed"]) == ("700", 64, 5)
     assert rows["Learning rate"] == "0.0002, constant"
     assert rows["Replacement"] == "cosine, 0.3 to 1, a path for each sample; the student alone in the last 20 %"
     assert rows["Loss weights"].endswith("its hidden states 0.2 (gram, all stages)")
@@ -70,8 +70,13 @@ def test_settings_are_those_of_the_record(tmp_path):
     assert f"torch {torch.__version__}" in rows["Versions"]
 
 
-def test_the_best_checkpoint_is_named(tmp_path):
-    assert training_rows(make_record(tmp_path, step=300))["Steps"] == "700, of which the weights of step 300 are kept"
+def test_the_best_checkpoint_is_named_and_what_it_was_chosen_on(tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    record = make_record(tmp_path, step=300, metric_for_best_model="tracking_auc", **best)
+    assert training_rows(record)["Steps"] == "700; kept are the weights of step 300, best by tracking_auc"
+    assert "these figures flatter it" in describe(record).notes
+    for other in (make_record(tmp_path), make_record(tmp_path, metric_for_best_model="loss", **best)):
+        assert "flatter" not in describe(other).notes
 
 
 def test_a_linear_schedule_has_no_last_part(tmp_path):

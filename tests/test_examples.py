@@ -113,6 +113,8 @@ def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
     record = json.loads((tmp_path / "student" / "config.json").read_text())["compression"]
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     assert checkpoint.name == f"checkpoint-{record['step']}"
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert f"of step {record['step']}, best by tracking_auc" in card and "these figures flatter it" in card
 
 
 def test_dry_run_trains_nothing(teacher, tmp_path):

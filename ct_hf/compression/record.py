@@ -114,6 +114,7 @@ def record_compression(
         "pairs_per_step": pairs_per_step,
         "max_steps": max_steps,
         "step": step,
+        "best_by": args.metric_for_best_model if args.load_best_model_at_end else None,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "seed": args.seed,
         "versions": {name: version(name) for name in ("ct_hf", "torch", "transformers")},
