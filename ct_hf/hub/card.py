@@ -133,7 +133,7 @@ def write_card(directory: str | Path, model: PreTrainedTracker, card: TrackerCar
         for key, value in (card.training or {}).items()
     ]
     count = model.config.num_templates
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - Markdown
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # Markdown
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         metadata=_metadata(card, record).to_yaml(),
         card=card,
