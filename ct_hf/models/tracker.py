@@ -173,6 +173,7 @@ class PreTrainedTracker(PreTrainedModel):
             first dimension of each of its tensors.
         reads_text (`bool`): whether the family has a language token.
         template_bank_class (`type`): how a session of the family chooses its templates.
+        loaded_commit (`str`, *optional*): commit of the repository on the Hub that `AutoModel` loaded the weights from.
     """
 
     config: TrackerConfig
@@ -185,9 +186,19 @@ class PreTrainedTracker(PreTrainedModel):
     memory_class: type[ModelOutput] | None = None
     reads_text: bool = False
     template_bank_class: type[TemplateBank] = TemplateBank
+    loaded_commit: str | None = None
 
     layers: nn.ModuleList
     head: nn.Module
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a tracker, see [`~transformers.PreTrainedModel.from_pretrained`]; it knows the commit it is of."""
+        revision = kwargs.get("revision")  # which `AutoModel` has resolved
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.loaded_commit = getattr(revision, "resolved", None)
+        return loaded
 
     def embed(
         self,
