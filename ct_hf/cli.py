@@ -178,6 +178,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    commands.add_parser("compress", help="compress a tracker into one with fewer layers")
+
     command = commands.add_parser("convert", help="turn an original checkpoint into a model that AutoModel loads")
     command.set_defaults(run=convert)
     command.add_argument("--family", required=True, help="family of the tracker")
@@ -270,6 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: 0, 1 after an error that the user can mend, or 130 if a tracker was stopped on its way.
     """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["compress"]:  # takes all that transformers' Trainer takes
+        from .cli_compress import main as compress
+
+        compress(argv[1:])
+        return 0
     args = build_parser().parse_args(argv)
     try:
         return args.run(args) or 0

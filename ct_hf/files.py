@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever a process ends."""
+"""Files and folders that are whole or not there, whenever a process ends."""
 
 import os
 from collections.abc import Callable
@@ -24,6 +24,19 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     _to_disk(path.parent)
 
 
+def place_folder(aside: Path, path: Path) -> None:
+    """Gives a folder that was written aside its name, once all that is in it is on the disk.
+
+    Args:
+        aside: The folder, on the same disk.
+        path: Its name, which nothing has.
+    """
+    for place in [*aside.rglob("*"), aside]:
+        _to_disk(place)
+    aside.rename(path)
+    _to_disk(path.parent)
+
+
 def _to_disk(place: Path) -> None:
     handle = os.open(place, os.O_RDONLY)
     try:
@@ -32,4 +45,4 @@ def _to_disk(place: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["write_whole"]
+__all__ = ["place_folder", "write_whole"]

@@ -1,5 +1,6 @@
 """The pages' code runs as it stands."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ct_hf.compression import CompressionArguments, TrackerTrainingArguments
 
 
 ROOT = Path(__file__).parents[1]
@@ -129,3 +132,11 @@ def test_the_lines_of_the_readme_run(tmp_path):
         "x, y, width, height = drawn.boxes[0].tolist()\n"
     )
     assert run_code(drawing + code + "\nprint(track.box.shape)\n", tmp_path).splitlines()[-1] == "(4,)"
+
+
+def test_every_setting_of_the_method_is_on_its_page():
+    text = (ROOT / "docs" / "compress.md").read_text()
+    inherited = {field.name for field in dataclasses.fields(TrackerTrainingArguments)}
+    own = {field.name for field in dataclasses.fields(CompressionArguments)} - inherited
+    missing = {name for name in own if f"`--{name}" not in text and f"`--no_{name}" not in text}
+    assert not missing

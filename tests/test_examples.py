@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 from transformers import AutoModel
 
@@ -188,3 +190,19 @@ def test_collect_photographs_keeps_the_largest_of_each_picture_and_the_copyright
         assert image.size == (1200, 675)
     with Image.open(tmp_path / "walls" / "bird.png") as image:
         assert image.mode == "RGBA"
+
+
+CONFIGS = sorted((ROOT / "examples" / "accelerate_configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_launch_configurations_are_read_by_accelerate_and_say_how_they_are_used(file):
+    config = load_config_from_file(str(file))  # refuses fields that it does not know
+    text = file.read_text()
+    assert f"accelerate launch --config_file examples/accelerate_configs/{file.name} " in text
+    assert re.search(r"\b([Nn]ot r|R)un by us\b", text)
+    assert config.use_cpu == (file.stem == "cpu") and config.num_processes in (1, 8, 16)
+
+
+def test_every_kind_of_machine_has_a_configuration():
+    assert {file.stem for file in CONFIGS} == {"cpu", "single_gpu", "multi_gpu", "multi_node", "fsdp", "deepspeed"}

@@ -1,6 +1,7 @@
 """Compression: stages, student, mixed path, replacement, losses, trainer."""
 
 from .arguments import CompressionArguments, TrackerTrainingArguments
+from .curves import plot_training
 from .mixed import MixedTracker
 from .replacement import ReplacementSchedule, draw_path
 from .stages import StagePlan
@@ -24,4 +25,5 @@ __all__ = [
     "draw_path",
     "initialize_student",
     "plan_from_arguments",
+    "plot_training",
 ]

@@ -1,12 +1,17 @@
 """Arguments of training and compression."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from .replacement import ReplacementSchedule
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -19,6 +24,9 @@ class TrackerTrainingArguments(TrainingArguments):
     Args:
         learning_rate_drop (`float`, *optional*, defaults to `0.8`):
             Share of the training after which a constant learning rate is multiplied by 0.1. `1.0` turns it off.
+        nan_loss (`str`, *optional*, defaults to `"stop"`):
+            What a loss that is not finite does: `"stop"` saves the step before and says which term and which pairs, `"skip"`
+            leaves the step out and counts it.
 
     > [!NOTE]
     > Defaults that differ from [`~transformers.TrainingArguments`]: `learning_rate` 4e-5, `weight_decay` 1e-4,
@@ -27,7 +35,14 @@ class TrackerTrainingArguments(TrainingArguments):
     > `logging_nan_inf_filter` False, `report_to` "none", and batches are not dispatched from rank 0.
     """
 
-    learning_rate: float = field(default=4e-5, metadata={"help": "Learning rate of AdamW at the start."})
+    learning_rate: float = field(
+        default=4e-5,
+        metadata={
+            "help": "Learning rate of AdamW at the start. The paper's 4e-5 belongs to 256 pairs a step (8 devices x 32); for "
+            "other sizes multiply it by the square root of their ratio and keep the number of pairs. A user's run of 128 a "
+            "step at that rate reached 64.8 on LaSOT, where the paper has 66.1."
+        },
+    )
     weight_decay: float = field(
         default=1e-4, metadata={"help": "Weight decay, not applied to norms, biases and position tables."}
     )
@@ -57,6 +72,12 @@ class TrackerTrainingArguments(TrainingArguments):
             "help": "Share of the training after which a constant learning rate is multiplied by 0.1; 1 turns it off."
         },
     )
+    nan_loss: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={
+            "help": "Whether a loss that is not finite stops the training, or has its step left out and counted."
+        },
+    )
 
     def __post_init__(self):
         # Compiled as a whole, every mixed path is a graph of its own; the trainer compiles layer by layer instead.
@@ -73,6 +94,10 @@ class TrackerTrainingArguments(TrainingArguments):
         super().__post_init__()
         if not 0 < self.learning_rate_drop <= 1:
             raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
+        if self.nan_loss not in ("stop", "skip"):
+            raise ValueError(f"`nan_loss` must be one of stop, skip, got {self.nan_loss!r}.")
+        if self.nan_loss == "skip":
+            self.logging_nan_inf_filter = True  # what is left out does not count
 
 
 @dataclass
@@ -99,6 +124,9 @@ class CompressionArguments(TrackerTrainingArguments):
             Share of the training before this probability rises (the paper's alpha 1).
         finetune_share (`float`, *optional*, defaults to `0.1`):
             Share of the training at the end during which the student runs alone (the paper's alpha 2).
+        replacement_schedule (`str`, *optional*, defaults to `"progressive"`):
+            How the probability gets to 1 between the two: in a straight line (`"progressive"`, the paper's), along half a
+            `"cosine"`, or in one step at the end (`"constant"`). `"linear"` rises from the first step to the last.
         path_granularity (`str`, *optional*, defaults to `"batch"`):
             Whether each `"batch"` or each `"sample"` draws a path.
 
@@ -110,10 +138,30 @@ class CompressionArguments(TrackerTrainingArguments):
             Weight of the loss against the teacher's prediction.
         mimicking_weight (`float`, *optional*, defaults to `0.2`):
             Weight of the distance to the teacher's hidden states.
+        term_weights (`dict`, *optional*):
+            Factors of single terms of the losses by their names in the log, as JSON such as `{"giou": 0.5}`. With
+            `{"guidance_map": 0}` the teacher guides boxes alone, as in the released code.
+        mimicking (`str`, *optional*, defaults to `"mse"`):
+            Distance of hidden states: `"mse"` (the paper's), `"smooth_l1"`, `"cosine"` of each token, or `"gram"`, of the
+            cosines between tokens.
+        mimicking_stages (`str`, *optional*, defaults to `"all"`):
+            Stages of a path after which it counts: `"all"`, those that ran in the `"student"`, or the `"last"`.
+
+    > Parameters that control what is trained
+
+        train_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the student's embeddings are trained, or stay those of its initialisation.
+        train_head (`bool`, *optional*, defaults to `True`):
+            Whether the student's head is trained (Table 6 of the paper).
         train_batch_norm (`bool`, *optional*, defaults to `False`):
             Whether the student's batch norms gather statistics of mixed paths; they start anew when the student runs
             alone.
+        drop_path_rate (`float`, *optional*, defaults to `0.0`):
+            Largest probability that a residual branch of the student is left out for a sample, in [0, 1). For
+            [`build_student`], as the scripts call it.
     """
+
+    _VALID_DICT_FIELDS = [*TrackerTrainingArguments._VALID_DICT_FIELDS, "term_weights"]
 
     # Parameters that control the stages
     num_stages: int | None = field(
@@ -139,6 +187,13 @@ class CompressionArguments(TrackerTrainingArguments):
     finetune_share: float = field(
         default=0.1, metadata={"help": "Share of the training in which the student runs alone (paper: alpha 2)."}
     )
+    replacement_schedule: Literal["progressive", "cosine", "constant", "linear"] = field(
+        default="progressive",
+        metadata={
+            "help": "How this probability rises: in a straight line between the two shares, along a cosine, in one step at "
+            "the end, or in a straight line over the whole training."
+        },
+    )
     path_granularity: Literal["batch", "sample"] = field(
         default="batch", metadata={"help": "Whether each batch or each sample draws which stages run in the student."}
     )
@@ -150,21 +205,74 @@ class CompressionArguments(TrackerTrainingArguments):
     mimicking_weight: float = field(
         default=0.2, metadata={"help": "Weight of the distance to the teacher's hidden states."}
     )
+    term_weights: dict[str, float] | str | None = field(
+        default=None,
+        metadata={
+            "help": 'Factors of single terms of the losses by their names in the log, such as {"giou": 0.5, "guidance_map": 0}.'
+        },
+    )
+    mimicking: Literal["mse", "smooth_l1", "cosine", "gram"] = field(
+        default="mse", metadata={"help": "Distance of hidden states; gram compares the cosines between tokens."}
+    )
+    mimicking_stages: Literal["all", "student", "last"] = field(
+        default="all",
+        metadata={"help": "Stages of a path after which it counts: all, those that ran in the student, the last."},
+    )
+    # Parameters that control what is trained
+    train_embeddings: bool = field(default=True, metadata={"help": "Whether the student's embeddings are trained."})
+    train_head: bool = field(default=True, metadata={"help": "Whether the student's head is trained."})
     train_batch_norm: bool = field(
         default=False,
         metadata={"help": "Whether the student's batch norms gather statistics; anew once the student runs alone."},
     )
+    drop_path_rate: float = field(
+        default=0.0,
+        metadata={"help": "Largest probability that a residual branch of the student is left out, in [0, 1)."},
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        self.schedule = ReplacementSchedule(self.p_init, self.warmup_share, self.finetune_share)
-        if self.path_granularity not in ("batch", "sample"):
-            raise ValueError(f'`path_granularity` must be "batch" or "sample", got {self.path_granularity!r}.')
-        if self.initialization not in ("skip", "leading", "random"):
-            raise ValueError(f'`initialization` must be "skip", "leading" or "random", got {self.initialization!r}.')
+        self.schedule = ReplacementSchedule(
+            self.p_init, self.warmup_share, self.finetune_share, self.replacement_schedule
+        )
+        for name in ("path_granularity", "initialization", "mimicking", "mimicking_stages"):
+            choices, got = get_args(get_type_hints(type(self))[name]), getattr(self, name)
+            if got not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {got!r}.")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"`drop_path_rate` must be in [0, 1), got {self.drop_path_rate}.")
+        if isinstance(self.term_weights, str):
+            raise ValueError(f'`term_weights` must be JSON such as {{"giou": 0.5}}, got {self.term_weights!r}.')
+        for name, weight in (self.term_weights or {}).items():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"`term_weights` must hold finite numbers from 0 up, got {name}: {weight!r}.")
         weights = {name: getattr(self, f"{name}_weight") for name in ("track", "guidance", "mimicking")}
         if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
             raise ValueError(f"loss weights must not be negative, and one of them must be positive, got {weights}.")
+        if idle := self._without_effect():
+            logger.warning(f"Settings that have no effect together: {'; '.join(idle)}.")
+
+    def _without_effect(self) -> list[str]:
+        """Settings that others make void."""
+
+        def changed(*names: str) -> list[str]:
+            defaults = type(self).__dataclass_fields__
+            return [f"`{name}`" for name in names if getattr(self, name) != defaults[name].default]
+
+        reasons = {
+            "`mimicking_weight` is 0": (self.mimicking_weight == 0, ("mimicking", "mimicking_stages")),
+            "`p_init` is 1": (self.p_init == 1, ("replacement_schedule", "warmup_share", "path_granularity")),
+            "`replacement_schedule` is linear": (
+                self.replacement_schedule == "linear",
+                ("warmup_share", "finetune_share"),
+            ),
+            "`lr_scheduler_type` is not constant": (self.lr_scheduler_type != "constant", ("learning_rate_drop",)),
+        }
+        return [
+            f"{', '.join(idle)}, since {why}"
+            for why, (void, names) in reasons.items()
+            if void and (idle := changed(*names))
+        ]
 
 
 __all__ = ["CompressionArguments", "TrackerTrainingArguments"]

@@ -1,8 +1,8 @@
 """The mixed path: student and frozen teacher stages in one forward pass."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
 from ..models.tracker import PreTrainedTracker, TrackerOutput, TrackerState
-from .losses import mimicking_loss
+from .losses import Mimicking, mimicking_loss
 from .replacement import Path
 from .stages import StagePlan
 
@@ -70,6 +70,12 @@ class MixedTracker(nn.Module):
         mimicking_weight (`float`, *optional*, defaults to 0.2): weight of the distance of hidden states.
         train_batch_norm (`bool`, *optional*, defaults to `False`): whether the student's batch norms gather statistics;
             otherwise they run on those they were initialised with, since mixed paths would blur them.
+        mimicking (`str`, *optional*, defaults to `"mse"`): distance of hidden states, see [`mimicking_loss`].
+        mimicking_stages (`str`, *optional*, defaults to `"all"`): after which stages of a path it counts: `"all"`, those that
+            ran in the `"student"`, or the `"last"`.
+        term_weights (`dict[str, float]`, *optional*): factors of single terms of the losses by their names in the log, such
+            as `{"giou": 0.5, "guidance_map": 0}`.
+        frozen (sequence of `str`, *optional*): parts of the student that are not trained: `"embeddings"`, `"head"`.
 
     Raises:
         TypeError: one of them is no tracker.
@@ -85,6 +91,10 @@ class MixedTracker(nn.Module):
         guidance_weight: float = 1.0,
         mimicking_weight: float = 0.2,
         train_batch_norm: bool = False,
+        mimicking: Mimicking = "mse",
+        mimicking_stages: Literal["all", "student", "last"] = "all",
+        term_weights: Mapping[str, float] | None = None,
+        frozen: Sequence[str] = (),
     ):
         super().__init__()
         for name, tracker in (("student", student), ("teacher", teacher)):
@@ -107,6 +117,12 @@ class MixedTracker(nn.Module):
         self.guidance_weight = guidance_weight
         self.mimicking_weight = mimicking_weight
         self.train_batch_norm = train_batch_norm
+        self.mimicking = mimicking
+        self.mimicking_stages = mimicking_stages
+        self.term_weights = dict(term_weights or {})
+        self.frozen = tuple(frozen)
+        for name in self.frozen:
+            getattr(student, name).requires_grad_(False)
         self.to_student, self.to_teacher = nn.ModuleList(), nn.ModuleList()
         theirs = {boundary.index: boundary.width for boundary in teacher.boundaries}
         ours = {boundary.index: boundary.width for boundary in student.boundaries}
@@ -129,6 +145,8 @@ class MixedTracker(nn.Module):
             for module in self.student.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
+        for name in self.frozen:
+            getattr(self.student, name).eval()
         return self
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "MixedTracker":
@@ -191,6 +209,11 @@ class MixedTracker(nn.Module):
                 terms[name] = self.guidance_weight * value
         if self.mimicking_weight:
             terms["mimicking"] = self.mimicking_weight * mimicking
+        if unknown := self.term_weights.keys() - terms.keys():
+            raise ValueError(
+                f"`term_weights` names {', '.join(sorted(unknown))}, but the terms of this loss are {', '.join(terms)}."
+            )
+        terms = {name: value * self.term_weights.get(name, 1) for name, value in terms.items()}
         return replace(output, loss=sum(terms.values()), loss_dict=terms), teacher_output and teacher_output.memory
 
     def _check_paths(self, paths: Sequence[Path], batch_size: int) -> None:
@@ -220,7 +243,7 @@ class MixedTracker(nn.Module):
         self, embed_inputs: dict[str, Any], teacher_states: list[TrackerState], paths: Sequence[Path]
     ) -> tuple[TrackerState, torch.Tensor]:
         """Run the paths; return the state before decoding in the batch's order, and the mimicking loss."""
-        mimicking = torch.zeros((), device=embed_inputs["search_pixel_values"].device)
+        mimicking, compared = torch.zeros((), device=embed_inputs["search_pixel_values"].device), 0
         in_student: _Samples | None = None
         in_teacher: _Samples | None = None
         for stage in range(self.plan.num_stages):
@@ -237,14 +260,18 @@ class MixedTracker(nn.Module):
                 in_student.state = self._run(self.student, self.plan.student_stage(stage), in_student.state)
             if in_teacher is not None:
                 in_teacher.state = self._run(self.teacher, self.plan.teacher_stage(stage), in_teacher.state)
-            if self.mimicking_weight:
-                for samples in (self._project(in_student, self.to_teacher, stage), in_teacher):
+            if self.mimicking_weight and (self.mimicking_stages != "last" or stage == self.plan.num_stages - 1):
+                by_teacher = None if self.mimicking_stages == "student" else in_teacher
+                for samples in (self._project(in_student, self.to_teacher, stage), by_teacher):
                     if samples is not None:
                         target = teacher_states[stage + 1].select(samples.rows)
-                        mimicking = mimicking + mimicking_loss(samples.state, target).sum()
+                        mimicking = mimicking + mimicking_loss(samples.state, target, self.mimicking).sum()
+                        compared += len(samples.rows)
         end = _join([in_student, self._project(in_teacher, self.to_student, self.plan.num_stages - 1)])
         order = sorted(range(len(paths)), key=end.rows.__getitem__)
-        return end.state.select(order), mimicking / (len(paths) * self.plan.num_stages)
+        # Before its first student stage a path is the teacher itself, at a distance of zero.
+        count = len(paths) * self.plan.num_stages if self.mimicking_stages == "all" else max(compared, 1)
+        return end.state.select(order), mimicking / count
 
     def _start(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,9 @@ class ReplacementSchedule:
         initial (`float`, *optional*, defaults to 0.5): rate at the start, in (0, 1].
         warmup (`float`, *optional*, defaults to 0.1): share of training before it rises.
         finetune (`float`, *optional*, defaults to 0.1): share of training at the end during which it is 1.
+        shape (`str`, *optional*, defaults to `"progressive"`): how it gets from the first to 1 between the two: in a straight
+            line (the paper's), along half a cosine (`"cosine"`), or in one step at the end (`"constant"`). `"linear"` rises in
+            a straight line over the whole training, without warm-up or end.
 
     Raises:
         ValueError: a value is out of range.
@@ -27,6 +31,7 @@ class ReplacementSchedule:
     initial: float = 0.5
     warmup: float = 0.1
     finetune: float = 0.1
+    shape: Literal["progressive", "cosine", "constant", "linear"] = "progressive"
 
     def __post_init__(self):
         if not 0 < self.initial <= 1:
@@ -35,6 +40,11 @@ class ReplacementSchedule:
             raise ValueError(
                 "`warmup_share` and `finetune_share` must not be negative and leave some training between them, got "
                 f"{self.warmup} and {self.finetune}."
+            )
+
+        if self.shape not in ("progressive", "cosine", "constant", "linear"):
+            raise ValueError(
+                f'`replacement_schedule` must be "progressive", "cosine", "constant" or "linear", got {self.shape!r}.'
             )
 
     def rate(self, step: int, total: int) -> float:
@@ -48,16 +58,21 @@ class ReplacementSchedule:
         Returns:
             `float`: in (0, 1].
         """
-        start, end = self.warmup * total, (1 - self.finetune) * total
+        start, end = (0, total) if self.shape == "linear" else (self.warmup * total, (1 - self.finetune) * total)
         if step < start:
             return self.initial
         if step >= end:
             return 1.0
-        return self.initial + (1 - self.initial) * (step - start) / (end - start)
+        risen = (step - start) / (end - start)
+        if self.shape == "cosine":
+            risen = 0.5 - 0.5 * math.cos(math.pi * risen)
+        return self.initial if self.shape == "constant" else self.initial + (1 - self.initial) * risen
 
     def finetune_start(self, total: int) -> int:
         """First optimizer step at which the rate is 1."""
-        return 0 if self.initial == 1 else math.ceil((1 - self.finetune) * total)
+        if self.initial == 1:
+            return 0
+        return total if self.shape == "linear" else math.ceil((1 - self.finetune) * total)
 
 
 def draw_path(rate: float, num_stages: int, *key: int) -> Path:

@@ -1,21 +1,20 @@
 """Trainer of any tracker against ground truth; compression builds on it."""
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import TrainerCallback
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 from transformers.utils import ModelOutput, logging
 
 from ..data.collator import TrackingCollator
@@ -26,13 +25,14 @@ from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
 from .arguments import TrackerTrainingArguments
+from .resumable_trainer import ResumableTrainer
 from .true_tracking import check_tracking_dataset, preserved_randomness, track_sequences
 
 
 logger = logging.get_logger(__name__)
 
 
-class TrackerTrainer(Trainer):
+class TrackerTrainer(ResumableTrainer):
     """
     Trains a tracker on pairs of template and search crops with ground truth.
 
@@ -94,9 +94,9 @@ class TrackerTrainer(Trainer):
             "train": defaultdict(list),
             "eval": defaultdict(list),
         }
-        self._seen_batches = 0
+        self._last_log = (0, 0.0)  # step and time
         self.skipped: Counter[str] = Counter()
-        self._pending_skips = torch.zeros(len(CAUSES), dtype=torch.int64)
+        self._pending_skips = torch.zeros(len(CAUSES) + 1, dtype=torch.int64)  # and losses that were not finite
         super().__init__(
             model=model,
             args=args,
@@ -123,7 +123,7 @@ class TrackerTrainer(Trainer):
         if not isinstance(stream, PairStream):
             return super().get_train_dataloader()
         readers = self.accelerator.num_processes * max(1, self.args.dataloader_num_workers)
-        self.train_dataset = stream.shared(readers, self._seen_batches, self._train_batch_size)
+        self.train_dataset = stream.shared(readers, self._num_seen_batches(), self._train_batch_size)
         try:
             return super().get_train_dataloader()
         finally:
@@ -145,22 +145,25 @@ class TrackerTrainer(Trainer):
         names = super().get_decay_parameter_names(model)
         return [name for name in names if name not in spared and "position_embeddings" not in name]
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, see [`~transformers.Trainer`]; a run that goes on reads no data that it has seen."""
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
-        state = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
-        self._seen_batches = 0
-        if state and state.is_file() and not self.args.ignore_data_skip:
-            steps = TrainerState.load_from_json(str(state)).global_step
-            self._seen_batches = steps * self.args.gradient_accumulation_steps
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
         """Read the batches of a step; what is trained is saved if they cannot be read."""
         with self._saved_on_error("Reading of data"):
             return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Run a step; where memory does not suffice, say what can be done about it."""
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                error.add_note(
+                    f"{self._train_batch_size} pairs on a device are too many. Give `per_device_train_batch_size` less and "
+                    "`gradient_accumulation_steps` as much more, let `auto_find_batch_size` do it, train with `bf16`, or set "
+                    "`activation_checkpointing`, which keeps less and computes more."
+                )
+            raise
 
     def compute_loss(
         self,
@@ -170,8 +173,12 @@ class TrackerTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Run the model and keep every term of its loss for the log."""
+        names = inputs.pop("name", None)
         output = model(**inputs, **self._path_inputs(model, inputs))
         mode = "train" if model.training else "eval"
+        if mode == "train" and not torch.isfinite(output.loss):
+            self._meet_nan(output.loss_dict, names)
+            return (output.loss, output) if return_outputs else output.loss
         iou, _ = box_overlaps(
             cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(full_precision(inputs["search_boxes"]))
         )
@@ -236,6 +243,8 @@ class TrackerTrainer(Trainer):
             logs.update(zip(names, means, strict=True))
         if mode == "eval":
             logs.update(self._tracked)
+        if mode == "train" and "loss" in logs:
+            logs["pairs_per_second"] = self._pairs_per_second()
         if mode == "train":
             self._count_skipped()
             logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
@@ -282,6 +291,41 @@ class TrackerTrainer(Trainer):
                 logger.error(f"{what} failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
             raise
 
+    def _meet_nan(self, terms: dict[str, torch.Tensor], names: list[str] | None) -> None:
+        """Say which term and which pairs are behind a loss that is not finite; stop, or count it."""
+        broken = [name for name, value in terms.items() if not torch.isfinite(value).all()]
+        text = f"the loss of step {self.state.global_step + 1} is not finite: {', '.join(broken)}"
+        text += f". Its pairs: {'; '.join(names)}" if names else ""
+        if self.args.nan_loss == "stop":
+            with self._saved_on_error("Training"):
+                raise FloatingPointError(
+                    f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
+                )
+        logger.warning(f"{text}. The step is left out.")
+        self._pending_skips[-1] += 1
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
+        """Leave out a step whose gradient is not finite, if that is asked for: in all processes, as it is the same in all."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        if self.args.nan_loss == "skip" and not math.isfinite(grad_norm):
+            self.optimizer.zero_grad()
+        return grad_norm
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        self._last_log = (self.state.global_step, time.perf_counter())
+
+    def _log_state(self) -> dict[str, Any]:
+        metrics = {name: torch.cat(values) for name, values in self._metrics["train"].items()}
+        own = {"metrics": metrics, "skipped": dict(self.skipped), "pending_skips": self._pending_skips}
+        return {**super()._log_state(), **own}
+
+    def _load_log_state(self, state: dict[str, Any]) -> None:
+        super()._load_log_state(state)
+        metrics = {name: [values.to(self.args.device)] for name, values in state["metrics"].items()}
+        self._metrics["train"] = defaultdict(list, metrics)
+        self.skipped, self._pending_skips = Counter(state["skipped"]), state["pending_skips"]
+
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""
         return {}
@@ -290,19 +334,28 @@ class TrackerTrainer(Trainer):
         inputs = super()._prepare_inputs(inputs)
         skipped = inputs.pop("skipped", None)
         if skipped is not None and self.model.training:
-            self._pending_skips += skipped.cpu()
+            self._pending_skips[:-1] += skipped.cpu()
         for name in ("template_pixel_values", "search_pixel_values"):
             if inputs[name].dtype == torch.uint8:
                 inputs[name] = self.processing_class.normalize(inputs[name])
         return inputs
+
+    def _pairs_per_second(self) -> float:
+        """Pairs of all processes in a second since the last log."""
+        step, now = self.state.global_step, time.perf_counter()
+        last_step, last = self._last_log
+        self._last_log = (step, now)
+        size = self._train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        return round((step - last_step) * size / (now - last), 1)
 
     def _count_skipped(self) -> None:
         """Add what all processes skipped since the last log."""
         pending, self._pending_skips = self._pending_skips, torch.zeros_like(self._pending_skips)
         if self.accelerator.num_processes > 1:
             pending = self.accelerator.reduce(pending.to(self.args.device))
-        self.skipped.update({cause: count for cause, count in zip(CAUSES, pending.tolist(), strict=True) if count})
-        if pending.any():
+        causes = zip((*CAUSES, "nan_loss"), pending.tolist(), strict=True)
+        self.skipped.update({cause: count for cause, count in causes if count})
+        if pending[:-1].any():
             logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
 
     def _compile_layers(self, *trackers: PreTrainedTracker) -> None:

@@ -123,6 +123,10 @@ class CompressionTrainer(TrackerTrainer):
             guidance_weight=args.guidance_weight,
             mimicking_weight=args.mimicking_weight,
             train_batch_norm=args.train_batch_norm,
+            mimicking=args.mimicking,
+            mimicking_stages=args.mimicking_stages,
+            term_weights=args.term_weights,
+            frozen=[name for name in ("embeddings", "head") if not getattr(args, f"train_{name}")],
         )
         super().__init__(
             model=mixed,
@@ -223,6 +227,13 @@ class CompressionTrainer(TrackerTrainer):
         if os.path.isfile(projections_file):
             weights.update(load_file(projections_file))
         mixed.load_state_dict(weights, strict=True)
+
+    def _needed_files(self) -> list[str]:
+        names = super()._needed_files()
+        mixed = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if self.is_fsdp_enabled or all(name.startswith("student.") for name, _ in mixed.named_parameters()):
+            return names
+        return [*names, PROJECTIONS_NAME]
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -20,15 +20,16 @@ class TrackingCollator:
          'skipped': ((8,), torch.int64)}
     """
 
-    def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor | list[str]]:
         """Collates pairs.
 
         Args:
             pairs: Rows of [`PairSampler`].
 
         Returns:
-            One tensor for each column, stacked as it is (float64 becomes float32), and `skipped`, where it is there, summed
-            over the pairs: how many clips and pairs were left out for each of [`CAUSES`] on the way to this batch.
+            One tensor for each column, stacked as it is (float64 becomes float32), a list for one of strings, and `skipped`,
+            where it is there, summed over the pairs: how many clips and pairs were left out for each of [`CAUSES`] on the way
+            to this batch.
 
         Raises:
             ValueError: there is no pair, or the pairs have columns of unlike shape.
@@ -37,6 +38,9 @@ class TrackingCollator:
             raise ValueError("`pairs` is empty. A batch needs at least one pair.")
         batch = {}
         for name in pairs[0]:
+            if isinstance(pairs[0][name], str):
+                batch[name] = [pair.get(name, "") for pair in pairs]
+                continue
             try:
                 # In a worker this stacks straight into memory that the trainer's process shares.
                 column = default_collate([np.asarray(pair[name]) for pair in pairs])

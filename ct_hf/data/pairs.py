@@ -58,8 +58,8 @@ def stream_pairs(
         scale_jitter: See [`PairSampler`].
 
     Returns:
-        Data set of the columns that [`PairSampler`] describes, without `frame_index` and with `skipped`, `(8,)` int64;
-        [`TrackingCollator`] makes batches of them. `take` ends it.
+        Data set of the columns that [`PairSampler`] describes, without `frame_index`, with `skipped`, `(8,)` int64, and with
+        `name`, which says sequence and frames; [`TrackingCollator`] makes batches of them. `take` ends it.
 
     Raises:
         SequenceError: There is no sequence, too many are broken, or, while streaming, too many draws hit what is.

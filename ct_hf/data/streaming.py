@@ -16,10 +16,10 @@ from .errors import CAUSES, SequenceError, describe_causes
 from .sampling import PairSampler
 
 
-COLUMNS = ("template_pixel_values", "search_pixel_values", "template_boxes", "search_boxes", "skipped")
+COLUMNS = ("template_pixel_values", "search_pixel_values", "template_boxes", "search_boxes", "skipped", "name")
 
 _NUMBER = Features({"source": Value("int64"), "epoch": Value("int64"), "clip": Value("int64"), "pair": Value("int64")})
-_UNREAD = {name: np.empty(0) for name in COLUMNS}
+_UNREAD = {**{name: np.empty(0) for name in COLUMNS}, "name": ""}
 _APART = 64  # pairs between two of the same clip
 _EARLY = 1000  # draws; before, as many may be bad as of so many
 
@@ -75,6 +75,7 @@ class PairReader:
             else:
                 self._draws += 1
                 pair["skipped"] = np.array([skipped[cause] for cause in CAUSES])
+                pair["name"] = f"{clip.name}, frames {', '.join(map(str, pair['frame_index']))}"
                 return {name: pair[name] for name in COLUMNS}
         raise SequenceError(
             f"{MAX_BAD_DRAWS} draws in a row could not be used ({describe_causes(skipped)}). Check the data.",

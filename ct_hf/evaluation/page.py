@@ -112,9 +112,10 @@ def _read(folders: Sequence[str | Path]) -> tuple[list[Results], list[str], list
         )
     results = [read_results(folder) for folder in folders]
     datasets = [result.dataset for result in results]
+    names = [place.name for place in places]
     titles = [
-        dataset if datasets.count(dataset) == 1 else f"{dataset} ({folder})"
-        for dataset, folder in zip(datasets, folders, strict=True)
+        dataset if datasets.count(dataset) == 1 else f"{dataset} ({name if names.count(name) == 1 else folder})"
+        for dataset, name, folder in zip(datasets, names, folders, strict=True)
     ]
     order = list(dict.fromkeys(tracker.name for result in results for tracker in result.trackers))
     return results, titles, order

@@ -49,7 +49,7 @@ def test_note_tells_what_differs_from_transformers(arguments):
             assert json.dumps(actual) == value, name
         else:
             assert actual == float(value), name
-    changed = {field.name for field in own_fields(TrackerTrainingArguments)} - {"learning_rate_drop"}
+    changed = {field.name for field in own_fields(TrackerTrainingArguments)} - {"learning_rate_drop", "nan_loss"}
     assert changed <= told.keys()
 
 
@@ -97,7 +97,7 @@ def test_schedule_follows_the_fields(arguments):
         ({"p_init": 1.5}, "`p_init`"),
         ({"warmup_share": -0.1}, "`warmup_share`"),
         ({"warmup_share": 0.5, "finetune_share": 0.5}, "`finetune_share`"),
-        ({"path_granularity": "token"}, '`path_granularity` must be "batch" or "sample", got \'token\''),
+        ({"path_granularity": "token"}, "`path_granularity` must be one of batch, sample, got 'token'"),
         ({"track_weight": -1.0}, "must not be negative"),
         ({"track_weight": 0.0, "guidance_weight": 0.0, "mimicking_weight": 0.0}, "one of them must be positive"),
         ({"learning_rate_drop": 0.0}, r"`learning_rate_drop` must be in \(0, 1\], got 0.0"),
@@ -145,3 +145,27 @@ def test_help_shows_every_field():
     text = HfArgumentParser(CompressionArguments).format_help()
     for field in own_fields(CompressionArguments):
         assert f"--{field.name}" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"mimicking_weight": 0.0, "mimicking": "gram"}, "`mimicking`, since `mimicking_weight` is 0"),
+        ({"p_init": 1.0, "warmup_share": 0.2}, "`warmup_share`, since `p_init` is 1"),
+        (
+            {"replacement_schedule": "linear", "finetune_share": 0.2},
+            "`finetune_share`, since `replacement_schedule` is",
+        ),
+        (
+            {"lr_scheduler_type": "cosine", "learning_rate_drop": 0.5},
+            "`learning_rate_drop`, since `lr_scheduler_type`",
+        ),
+        ({"lr_scheduler_type": "cosine", "p_init": 1.0}, None),
+    ],
+)
+def test_settings_that_others_make_void_are_told_once(arguments, changes, told, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("ct_hf.compression.arguments.logger.warning", warnings.append)
+    arguments(CompressionArguments, **changes)
+    assert (len(warnings) == 1 and told in warnings[0]) if told else not warnings

@@ -58,3 +58,24 @@ def test_fp32_from_half_precision(dtype):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = mimicking_loss(ours, theirs)
     assert loss.dtype == torch.float32 and loss.item() == 45_000
+
+
+def test_distances_by_hand():
+    ours, theirs = state_of([[[3.0, 0.0], [0.0, 2.0], [0.0, 1.0]]]), state_of([[[0.0, 4.0], [0.0, 1.0], [1.0, 0.0]]])
+    # Template: differences 3 and -4. Search: 0 and 1 in the first token, -1 and 1 in the second.
+    assert mimicking_loss(ours, theirs).item() == pytest.approx(((9 + 16) / 2 + (1 + 1 + 1) / 4) / 2)
+    smooth = ((2.5 + 3.5) / 2 + (0.5 + 0.5 + 0.5) / 4) / 2
+    assert mimicking_loss(ours, theirs, "smooth_l1").item() == pytest.approx(smooth)
+    assert mimicking_loss(ours, theirs, "cosine").item() == pytest.approx((1 + (0 + 1) / 2) / 2)
+    # The search tokens are parallel in ours and at right angles in theirs; one token alone is like itself.
+    assert mimicking_loss(ours, theirs, "gram").item() == pytest.approx((0 + (1 + 1) / 4) / 2)
+
+
+@pytest.mark.parametrize("distance", ["smooth_l1", "cosine", "gram"])
+def test_every_distance_is_zero_at_equality_and_has_a_gradient_elsewhere(distance):
+    theirs = torch.randn(2, 3, 4)
+    same = mimicking_loss(TrackerState(theirs, layout=LAYOUT), TrackerState(theirs, layout=LAYOUT), distance)
+    assert same.abs().max() < 1e-6
+    ours = torch.randn(2, 3, 4, requires_grad=True)
+    mimicking_loss(TrackerState(ours, layout=LAYOUT), TrackerState(theirs, layout=LAYOUT), distance).sum().backward()
+    assert ours.grad[:, 1:].abs().sum() > 0

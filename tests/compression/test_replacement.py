@@ -122,3 +122,20 @@ def test_draw_without_student_becomes_one_uniform_stage():
 
 def test_rate_of_one_draws_the_student():
     assert {draw_path(1.0, 6, 0, step) for step in range(500)} == {(True,) * 6}
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("progressive", {0: 0.5, 20: 0.5, 35: 0.625, 50: 0.75, 65: 0.875, 80: 1.0, 99: 1.0}),
+        ("cosine", {0: 0.5, 20: 0.5, 40: 0.625, 50: 0.75, 60: 0.875, 80: 1.0, 99: 1.0}),
+        ("constant", {0: 0.5, 50: 0.5, 79: 0.5, 80: 1.0, 99: 1.0}),
+        ("linear", {0: 0.5, 20: 0.6, 50: 0.75, 80: 0.9, 99: 0.995, 100: 1.0}),
+    ],
+)
+def test_shapes_of_the_rise(shape, expected):
+    schedule = ReplacementSchedule(0.5, 0.2, 0.2, shape)
+    assert {step: schedule.rate(step, 100) for step in expected} == pytest.approx(expected)
+    start = schedule.finetune_start(100)
+    assert start == (100 if shape == "linear" else 80)
+    assert schedule.rate(start, 100) == 1.0 and schedule.rate(start - 1, 100) < 1.0

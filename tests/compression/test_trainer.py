@@ -90,12 +90,12 @@ def test_terms_of_weight_zero_are_not_logged(tmp_path):
     assert train_logs(trainer)[0].keys() & TERMS == {"focal", "giou", "l1"}
 
 
-def test_losses_that_are_not_finite_are_seen(tmp_path):
+def test_weights_that_are_not_finite_stop_at_once(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=2)
     with torch.no_grad():
         trainer.student.layernorm.weight.fill_(float("nan"))
-    trainer.train()
-    assert any(np.isnan(entry["loss"]) for entry in train_logs(trainer))
+    with pytest.raises(FloatingPointError, match="the loss of step 1 is not finite: focal, giou, l1, guidance_map"):
+        trainer.train()
 
 
 # Evaluation
@@ -329,7 +329,7 @@ def test_two_processes_equal_one(tmp_path):
         assert_close(two["weights"][name], value, atol=1e-6, rtol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
     assert dict(one.skipped) == two["skipped"] == {"bad_box": 3}
     for first, second in zip(train_logs(one), two["logs"], strict=False):
-        assert first.keys() == second.keys()
+        assert {*first, "pairs_per_second"} == second.keys()
         for name in (*TERMS, "iou", "replacement_rate", "student_share", "skipped_bad_box"):
             assert second[name] == pytest.approx(first[name], abs=1e-5), name
 

@@ -156,7 +156,9 @@ def test_checkpoint_of_another_student_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="size mismatch"):
         make_trainer(tmp_path, student_changes={"intermediate_size": 48}).train(resume_from_checkpoint=checkpoint)
     (tmp_path / "checkpoint-2" / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"`resume_from_checkpoint` .*checkpoint-2 holds no model.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"`resume_from_checkpoint` .*checkpoint-2 is not .* model.safetensors is missing"
+    ):
         make_trainer(tmp_path).train(resume_from_checkpoint=checkpoint)
 
 

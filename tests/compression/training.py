@@ -105,7 +105,11 @@ def normalised(pairs: list[dict[str, Any]], tracker: Any) -> dict[str, torch.Ten
 
 
 def train_logs(trainer: Any) -> list[dict[str, float]]:
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [
+        {name: value for name, value in entry.items() if name != "pairs_per_second"}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
 
 
 class Watch(TrainerCallback):

@@ -11,6 +11,7 @@ WORLD = ProceduralWorld(length=20, size=(96, 72))
 def test_batch_of_a_stream(config, take):
     pairs = take(stream_pairs(WORLD, config, seed=0), 6)
     batch = TrackingCollator()(pairs)
+    assert batch.pop("name") == [pair["name"] for pair in pairs]
     assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()} == {
         "template_pixel_values": ((6, 1, 3, 32, 32), torch.uint8),
         "search_pixel_values": ((6, 3, 64, 64), torch.uint8),
@@ -33,6 +34,8 @@ def test_counts_are_summed(config, take):
 def test_lists_are_as_good_as_arrays(config, take):
     """Rows that were stored come back as lists."""
     pairs = take(stream_pairs(WORLD, config, seed=0), 2)
+    for pair in pairs:
+        pair.pop("name")
     stored = [{name: value.tolist() for name, value in pair.items()} for pair in pairs]
     for name, tensor in TrackingCollator()(pairs).items():
         assert torch.equal(tensor, TrackingCollator()(stored)[name])

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 
 import numpy as np
@@ -42,6 +43,7 @@ def batches(stream, count, workers, before=0, batch_size=4):
 
 def test_pairs_are_arrays_that_nothing_was_done_to(stream, take):
     for pair in take(stream(), 6):
+        assert re.fullmatch(r"\S+, frames \d+, \d+", pair.pop("name"))
         assert {name: (value.shape, value.dtype) for name, value in pair.items()} == {
             "template_pixel_values": ((1, 3, 32, 32), np.uint8),
             "search_pixel_values": ((3, 64, 64), np.uint8),

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -138,7 +139,11 @@ def test_several_data_sets_have_a_section_each_and_one_summary(folder, tmp_path)
 
 def test_two_folders_of_one_data_set_are_told_apart_by_their_folders(folder, tmp_path):
     first, second = folder("a", {"teacher": 60.0}), folder("b", {"teacher": 50.0})
-    assert read(first, second, tmp_path=tmp_path).words("h2") == [f"Drawn ({first})", f"Drawn ({second})"]
+    assert read(first, second, tmp_path=tmp_path).words("h2") == ["Drawn (a)", "Drawn (b)"]
+    (tmp_path / "later").mkdir()
+    third = (tmp_path / "later" / "a").absolute()
+    shutil.copytree(first, third)
+    assert read(first, third, tmp_path=tmp_path).words("h2") == [f"Drawn ({first})", f"Drawn ({third})"]
 
 
 def test_no_name_is_markup_and_nothing_is_fetched(folder, tmp_path):

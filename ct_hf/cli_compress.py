@@ -1,0 +1,329 @@
+"""The `ct-hf compress` command, which `examples/compress.py` runs too."""
+
+import copy
+import json
+import time
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
+
+from .compression import (
+    CompressionArguments,
+    CompressionTrainer,
+    TrackerTrainer,
+    build_student,
+    describe_compression,
+    plan_from_arguments,
+    plot_training,
+)
+from .data import (
+    Photographs,
+    ProceduralWorld,
+    Sequence,
+    open_source,
+    procedural_sequences,
+    read_sequences,
+    rendered_textures,
+    stream_pairs,
+)
+from .evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
+from .hub import write_card
+from .models.cost import count_gmacs
+
+
+DESCRIPTION = """Compress a tracker into one with fewer layers, and show what it kept.
+
+On your own tracker and videos (folders of <sequence>/*.jpg + groundtruth.txt), and on several data sets, on a disk or
+streamed from the Hub:
+
+  ct-hf compress --teacher org/tracker --train videos/train --eval videos/val --num_stages 4
+  ct-hf compress --teacher org/tracker --train lasot:data/LaSOT got10k:data/GOT-10k user/clips --ratios 1 1 0.5
+
+--dry_run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
+sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge it
+on others too. On several GPUs: accelerate launch -m ct_hf.cli compress ..., see examples/accelerate_configs."""
+EPILOG = (
+    "These are the settings of the method and those most used. --help_all shows all that transformers' Trainer takes."
+)
+USUAL = {
+    "output_dir",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "bf16",
+    "use_cpu",
+    "dataloader_num_workers",
+    "logging_steps",
+    "report_to",
+    "save_strategy",
+    "save_steps",
+    "resume_from_checkpoint",
+    "eval_strategy",
+    "eval_steps",
+    "load_best_model_at_end",
+    "auto_find_batch_size",
+}
+"""Arguments of the Trainer that the help shows."""
+LIMITS = (
+    "Made to show and to test a compression. Judge it on your own videos before you use it; it follows what moves, whatever "
+    "or whoever it is, and has not been examined for where it fails."
+)
+
+
+@dataclass
+class ScriptArguments:
+    """What to compress, and on which sequences."""
+
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub repository of the tracker to compress."}
+    )
+    train: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What to train on: a folder of annotated sequences, a data set in its own layout such as "
+            "lasot:data/LaSOT, a folder of stored clips or a Hub repository of them; or several. Default: rendered on the fly."
+        },
+    )
+    ratios: list[float] | None = field(
+        default=None, metadata={"help": "Pairs of each of several data sets to train on. Default: as many of each."}
+    )
+    eval: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of annotated sequences to judge on, while training too with --eval_strategy. Default: "
+            "rendered, of another seed."
+        },
+    )
+    eval_sequences: int = field(default=40, metadata={"help": "Rendered sequences to judge on."})
+    photographs: str | None = field(
+        default=None, metadata={"help": "Folder of photographs for the rendered sequences. Default: textures alone."}
+    )
+    search_frames: int = field(
+        default=1,
+        metadata={"help": "Search frames in a row of each pair, for trackers with a memory such as ODTrack."},
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Train a student of the same shape on ground truth alone for as many steps, to compare."},
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Say stages, initialisation, size, cost and memory, and stop."}
+    )
+
+
+def build_parser() -> HfArgumentParser:
+    """Describe the command line. The recipe is that of the demo: short, so it learns faster than the paper's 500 epochs."""
+    parser = HfArgumentParser(
+        (ScriptArguments, CompressionArguments),
+        prog="ct-hf compress",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        usage="ct-hf compress --teacher TRACKER [--train DATA ...] [--eval VIDEOS] [settings]",
+        formatter_class=_Formatter,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, default=SUPPRESS, help="Show this, and stop.")
+    parser.add_argument("--help_all", "--help-all", action=_Help, nargs=0, default=SUPPRESS, help="Show all.")
+    parser.set_defaults(
+        output_dir="outputs/compress",
+        max_steps=700,
+        per_device_train_batch_size=32,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine",
+        max_grad_norm=1.0,
+        save_strategy="best",  # saves nothing while --eval_strategy is "no"
+        metric_for_best_model="tracking_auc",
+        dataloader_num_workers=1,
+    )
+    return parser
+
+
+class _Formatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Lines of the description as they stand, and the default of each setting."""
+
+
+class _Help(Action):
+    """Help of the method's own settings and the usual ones; of all with `--help_all`."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        inherited = {field.name for field in fields(TrainingArguments)} - USUAL
+        for action in parser._actions:
+            if action.dest in inherited and option_string in ("-h", "--help"):
+                action.help = SUPPRESS
+        parser.print_help()
+        parser.exit()
+
+
+def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[dict], dict]:
+    """Track the sequences with each tracker in turn; return a row for each, and the predicted boxes."""
+    result = evaluate_trackers(trackers, sequences)
+    rows = []
+    for row in result.to_dict()["trackers"]:
+        tracker = trackers[row["name"]]
+        rows.append({**row, "layers": len(tracker.layers), "gmacs": count_gmacs(tracker)})
+    return rows, {tracker.name: tracker.predictions for tracker in result.trackers}
+
+
+def train_from_scratch(
+    config: Any, args: CompressionArguments, pairs: Any, eval_sequences: list[Sequence], folder: Path
+) -> None:
+    """Train a tracker of the student's shape on ground truth alone, with the same recipe and pairs, and save it."""
+    set_seed(args.seed)
+    args = copy.copy(args)
+    args.output_dir = str(folder)  # of its checkpoints
+    model = AutoModel.from_config(config)
+    trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=eval_sequences)
+    trainer.train()
+    trainer.save_model(str(folder))
+
+
+def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
+    """Compress, judge, save, and track with what was saved.
+
+    Args:
+        argv (`list[str]`, *optional*): arguments; those of the process by default.
+        teacher (`str`, *optional*): what is compressed where `--teacher` names none.
+    """
+    parser = build_parser()
+    script, args = parser.parse_args_into_dataclasses(argv)
+    script.teacher = script.teacher or teacher
+    if script.teacher is None:
+        parser.error("--teacher is missing: give the folder or the Hub repository of the tracker to compress.")
+    set_seed(args.seed)
+    started = time.perf_counter()
+    out = Path(args.output_dir)
+
+    ################
+    # Teacher and student
+    ################
+    teacher = AutoModel.from_pretrained(script.teacher)
+    plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
+    student, report = build_student(teacher, plan, args.initialization, drop_path_rate=args.drop_path_rate)
+    summary = describe_compression(student, teacher, plan, report, args.per_device_train_batch_size)
+    if args.should_log:
+        print(summary)
+    if script.dry_run:
+        return
+
+    ################
+    # Training
+    ################
+    if script.train:
+        readers = args.world_size * max(1, args.dataloader_num_workers)
+        source = {place: open_source(place, num_shards=max(8, readers)) for place in script.train}
+        if script.ratios and len(script.ratios) != len(script.train):
+            raise ValueError(
+                f"--ratios has {len(script.ratios)} numbers for {len(script.train)} data sets of --train."
+            )
+        ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
+    else:
+        source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
+    if script.eval:
+        eval_sequences = read_sequences(script.eval)
+    else:
+        held_out = Photographs(script.photographs, "test") if script.photographs else None
+        eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
+    pairs = stream_pairs(
+        source,
+        teacher.config,
+        seed=args.seed,
+        ratios=ratios,
+        clip_length=6,
+        pairs_per_clip=4 if script.train else 12,
+        num_search_frames=script.search_frames,
+    )
+    trainer = CompressionTrainer(
+        model=student,
+        teacher_model=teacher,
+        args=args,
+        train_dataset=pairs,
+        plan=plan,
+        tracking_dataset=eval_sequences,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model(str(out / "student"))
+    skipped = dict(trainer.skipped)
+    logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
+    if args.should_save and logged and find_spec("matplotlib"):
+        save_plot(plot_training(trainer.state.log_history), out / "training.png")
+    best_step = trainer.state.best_global_step if args.load_best_model_at_end else None
+    folders = {"student": out / "student"}
+    if script.from_scratch:
+        folders["from scratch"] = out / "from_scratch"
+        train_from_scratch(student.config, args, pairs, eval_sequences, folders["from scratch"])
+    trainer.end_training()  # processes part here
+    if not args.should_save:
+        return
+
+    ################
+    # Result
+    ################
+    # What is judged is what a user would load, not what is in memory.
+    trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
+    torch.set_num_threads(
+        1
+    )  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
+    student = trackers["student"]
+    rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
+    table = comparison_table(rows)
+    print(f"\n{len(eval_sequences)} sequences:\n{table}")
+
+    # The ones that the teacher follows best: there a reader sees what the student lost.
+    followed = rows[0]["per_sequence"]
+    best = sorted(eval_sequences, key=lambda sequence: followed[sequence.name]["auc"], reverse=True)
+    shown = best[0]
+    draw_strip(shown, {name: tracks[shown.name] for name, tracks in predictions.items()}).save(out / "tracks.png")
+    alike = [sequence for sequence in best if len(sequence) == len(shown)][:2]
+    frames = draw_animation(alike, predictions)[::2]
+    frames[0].save(out / "tracks.gif", save_all=True, append_images=frames[1:], duration=133, loop=0)
+    write_card(
+        out / "student",
+        model=student,
+        name="your-name/ct-student",
+        results=rows,
+        training={
+            "Steps": args.max_steps,
+            "Pairs a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "Learning rate": args.learning_rate,
+            "Replacement rate": f"{args.p_init} to 1",
+            "Loss weights": f"{args.track_weight}, {args.guidance_weight}, {args.mimicking_weight}",
+            "Seed": args.seed,
+            "Checkpoint": f"best by {args.metric_for_best_model}, of step {best_step}" if best_step else "last",
+        },
+        stages=f"{plan}",
+        initialization=f"{report}",
+        data="The user's own annotated sequences." if script.train else "Procedural sequences, rendered on the fly.",
+        limits=LIMITS,
+    )
+    figures = {row["name"]: {key: row[key] for key in ("layers", "parameters", "gmacs", "auc", "fps")} for row in rows}
+    seconds = time.perf_counter() - started
+    teacher_row, student_row = figures["teacher"], figures["student"]
+    retention = 100 * student_row["auc"] / teacher_row["auc"]
+    content = {
+        **{name.replace(" ", "_"): figure for name, figure in figures.items()},
+        "retention": retention,
+        "speedup": student_row["fps"] / teacher_row["fps"],
+        "sequences": len(eval_sequences),
+        "steps": args.max_steps,
+        "skipped": skipped,
+        "seconds": seconds,
+    }
+    (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+
+    session = student.start(shown.frame(0), shown.boxes[0])
+    track = session.update(shown.frame(1))
+    print(f"the saved student finds {shown.name}'s target in frame 1 at {track.box.round(1)}, score {track.score:.2f}")
+    print(
+        f"kept {retention:.1f} % of the teacher's AUC with {student_row['layers']} of {teacher_row['layers']} layers, "
+        f"{content['speedup']:.2f}x its speed, in {seconds:.0f} s; see {out}"
+    )

@@ -1,0 +1,109 @@
+"""Losses that are not finite, and memory that does not suffice."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ct_hf.compression import CompressionTrainer
+from ct_hf.data import ProceduralWorld, stream_pairs
+
+from .tiny import make_config, make_pairs
+from .training import make_trainer
+
+
+def poisoned(count=12, bad=5):
+    """Pairs of which one has a label that makes the loss NaN."""
+    pairs = make_pairs(count)
+    for number, pair in enumerate(pairs):
+        pair["name"] = f"walk{number}, frames 1, {number}"
+    pairs[bad]["search_boxes"] = np.full(4, np.nan, dtype=np.float32)
+    return pairs
+
+
+class InOrder(CompressionTrainer):
+    """Rows in the order in which they are given."""
+
+    def _get_train_sampler(self, *args):
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def make_ordered(folder, **arguments):
+    trainer = make_trainer(folder, train_dataset=poisoned(), per_device_train_batch_size=2, max_steps=6, **arguments)
+    trainer.__class__ = InOrder
+    return trainer
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_terms_and_pairs(tmp_path):
+    trainer = make_ordered(tmp_path)
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.train()
+    text = str(caught.value)
+    assert "the loss of step 3 is not finite: focal, giou, l1." in text
+    assert "Its pairs: walk4, frames 1, 4; walk5, frames 1, 5." in text and "nan_loss='skip'" in text
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").is_file(), "what was trained before is kept"
+    assert all(torch.isfinite(value).all() for value in trainer.student.state_dict().values())
+
+
+def test_it_can_be_left_out_and_counted(tmp_path):
+    trainer = make_ordered(tmp_path, nan_loss="skip", max_grad_norm=0.1)
+    weights = {}
+
+    class Keep(torch.nn.Module):
+        pass
+
+    def keep(step):
+        weights[step] = torch.cat([value.detach().flatten().clone() for value in trainer.student.parameters()])
+
+    original = trainer.training_step
+
+    def training_step(*args, **kwargs):
+        keep(trainer.state.global_step)
+        return original(*args, **kwargs)
+
+    trainer.training_step = training_step
+    trainer.train()
+    assert trainer.skipped == {"nan_loss": 1}
+    assert torch.equal(weights[2], weights[3]) and not torch.equal(weights[3], weights[4])
+    assert all(torch.isfinite(value).all() for value in trainer.student.state_dict().values())
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(losses) == 6 and all(map(math.isfinite, losses))
+    assert trainer.state.log_history[-1]["skipped_nan_loss"] == 1
+
+
+def test_names_of_a_streams_pairs_say_sequence_and_frames():
+    pairs = stream_pairs(ProceduralWorld(length=10, size=(96, 72)), make_config(), seed=0, clip_length=3)
+    name = next(iter(pairs))["name"]
+    assert name.startswith("procedural-0-") and ", frames " in name
+
+
+def test_memory_that_does_not_suffice_comes_with_advice(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, max_steps=1)
+
+    def too_much(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(trainer, "compute_loss", too_much)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory") as caught:
+        trainer.train()
+    (advice,) = caught.value.__notes__
+    assert "4 pairs on a device are too many" in advice and "`gradient_accumulation_steps`" in advice
+
+
+def test_a_batch_that_fits_is_found(tmp_path, monkeypatch):
+    pairs = stream_pairs(ProceduralWorld(length=10, size=(96, 72)), make_config(), seed=0, clip_length=3)
+    trainer = make_trainer(
+        tmp_path, train_dataset=pairs, max_steps=3, per_device_train_batch_size=4, auto_find_batch_size=True
+    )
+    original, sizes = trainer.compute_loss, []
+
+    def scarce(model, inputs, *args, **kwargs):
+        sizes.append(len(inputs["search_pixel_values"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return original(model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_loss", scarce)
+    trainer.train()
+    assert sizes[0] == 4 and sizes[-3:] == [2, 2, 2] and trainer.state.global_step == 3

@@ -1,0 +1,54 @@
+"""The command that compresses; what it makes is tested by running the example, which is the same."""
+
+import pytest
+
+from ct_hf.cli import main
+from ct_hf.cli_compress import USUAL, build_parser
+
+
+def printed(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compress", *arguments])
+    assert stopped.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_method_and_what_is_used_most(capsys):
+    text = printed(capsys, "--help")
+    for name in (*USUAL, "teacher", "train", "stage_sizes", "p_init", "mimicking_stages", "term_weights"):
+        assert f"--{name} " in text or f"--{name}," in text, name
+    assert "--fsdp" not in text and "--adam_beta1" not in text
+    assert "ct-hf compress --teacher org/tracker --train videos/train" in text
+    assert "(default: 0.001)" in text, "the recipe's own defaults"
+    assert len(text.splitlines()) < 260
+
+
+def test_all_settings_can_be_seen(capsys):
+    text = printed(capsys, "--help_all")
+    assert "--fsdp" in text and "--adam_beta1" in text and "--teacher" in text
+
+
+def test_usual_settings_exist():
+    assert {action.dest for action in build_parser()._actions} >= USUAL
+
+
+def test_a_teacher_is_needed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compress", "--max_steps", "1", "--use_cpu"])
+    assert stopped.value.code == 2
+    assert "--teacher is missing: give the folder or the Hub repository" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_happen(tiny_tracker, tmp_path, capsys):
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    teacher = str(tmp_path / "teacher")
+    assert (
+        main(["compress", "--teacher", teacher, "--dry_run", "--use_cpu", "--output_dir", str(tmp_path / "out")]) == 0
+    )
+    assert "teacher:" in capsys.readouterr().out and not (tmp_path / "out" / "student").exists()
+
+
+def test_the_command_is_listed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "compress" in capsys.readouterr().out
