@@ -65,11 +65,14 @@ def test_a_precision_that_the_user_chose_stays():
     assert torch.get_float32_matmul_precision() == "high"
 
 
-def test_a_precision_chosen_by_the_newer_settings_stays(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    with fast_products(CPU):
-        assert torch.backends.mkldnn.matmul.fp32_precision == before
+def test_a_precision_chosen_by_the_newer_settings_stays():
+    torch.backends.fp32_precision = "tf32"
+    try:
+        with fast_products(CPU):
+            assert torch.backends.fp32_precision == "tf32"
+            assert torch.backends.mkldnn.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = "none"
 
 
 def test_steps_of_a_training_use_them(tmp_path, monkeypatch):
