@@ -65,14 +65,14 @@ def test_a_precision_that_the_user_chose_stays():
     assert torch.get_float32_matmul_precision() == "high"
 
 
-def test_a_precision_chosen_by_the_newer_settings_stays():
-    torch.backends.fp32_precision = "tf32"
-    try:
-        with fast_products(CPU):
-            assert torch.backends.fp32_precision == "tf32"
-            assert torch.backends.mkldnn.matmul.fp32_precision == "tf32"
-    finally:
-        torch.backends.fp32_precision = "none"
+def test_a_precision_chosen_by_the_newer_settings_stays(monkeypatch):
+    def refuse():
+        raise RuntimeError("you have used mix of the legacy and new APIs")  # torch's answer once both were used
+
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    with fast_products(CPU):
+        assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def test_steps_of_a_training_use_them(tmp_path, monkeypatch):
