@@ -10,7 +10,7 @@ listed: at replacement rate 0.5 eight, whose student stages (2.1 on average), te
 counts, and their mean at a rate.
 
 - Limit: the time that the multiply-accumulates of a step take at the rate of one large matrix product, measured in the same
-  run. What is neither matrix product nor convolution is not in it.
+  run, in the recipe's type and by the library that it uses. What is neither matrix product nor convolution is not in it.
 - Static memory: weights of teacher and student, gradients and optimizer, counted.
 - Activations: peak of resident memory while forward and backward run, over its level before them, in a fresh process for each
   recipe whose allocator gives freed tensors back at once. Gradients are in the level before. Resident memory and not saved
@@ -26,6 +26,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import HfArgumentParser
 
 from ct_hf.compression import CompressionArguments, CompressionTrainer, StagePlan, build_student, losses, mixed
+from ct_hf.compression.products import fast_products
 from ct_hf.data import TrackingCollator
 from ct_hf.evaluation.report import markdown_table
 from ct_hf.models import PreTrainedTracker
@@ -206,11 +208,11 @@ def measure_time(
     steps: dict[str, Step], clock: Clock, batch: dict[str, torch.Tensor], turns: int, size: int = 2048
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """
-    Run all recipes along all paths in turns, and a matrix product of `size` in both types.
+    Run all recipes along all paths in turns, and a matrix product of `size` as each recipe takes it.
 
     Returns:
         `tuple` of `dict[str, float]`: median seconds of a step by "recipe path" and "recipe sample", and of 10^9
-        multiply-accumulates of the product by its type; and of `dict[str, dict[str, float]]`: median seconds of the parts.
+        multiply-accumulates of the product by "recipe"; and of `dict[str, dict[str, float]]`: median seconds of the parts.
     """
     parts: dict[str, list[dict[str, float]]] = defaultdict(list)
 
@@ -230,15 +232,24 @@ def measure_time(
             actions[f"{recipe} {path}"] = action(f"{recipe} {path}", step, [[parse_path(path)] * samples])
     for recipe in RECIPES[1:]:
         actions[f"{recipe} sample"] = action(f"{recipe} sample", steps[recipe], paths_per_sample(samples))
-    for name in ("fp32", "bf16"):
-        matrix = torch.randn(size, size, dtype=torch.bfloat16 if name == "bf16" else torch.float32)
-        actions[name] = lambda matrix=matrix: [matrix @ matrix for _ in range(5)]
+
+    def product(recipe: str) -> Callable[[], None]:
+        matrix = torch.randn(size, size, dtype=torch.bfloat16 if recipe.endswith("bf16") else torch.float32)
+
+        def run() -> None:
+            with nullcontext() if recipe == RECIPES[0] else fast_products(matrix.device):
+                for _ in range(5):
+                    matrix @ matrix
+
+        return run
+
+    actions.update({recipe: product(recipe) for recipe in RECIPES})
     clock.take()
     seconds = alternate(actions, turns, warm_up=1)
     for recipe in RECIPES[1:]:
         seconds[f"{recipe} sample"] /= len(paths_per_sample(samples))
-    for name in ("fp32", "bf16"):
-        seconds[name] /= 5 * size**3 / 1e9
+    for recipe in RECIPES:
+        seconds[recipe] /= 5 * size**3 / 1e9
     medians = {
         name: {part: float(np.median([turn.get(part, 0.0) for turn in each[1:]])) for part in PARTS}
         for name, each in parts.items()
@@ -308,7 +319,7 @@ def rows_of(
                 "milliseconds": 1000 * time,
                 "samples_per_second": batch / time,
                 "gmacs": macs,
-                "limit_milliseconds": 1000 * macs * seconds[recipe.split()[-1]],
+                "limit_milliseconds": 1000 * macs * seconds[recipe],
                 "parts": {part: float(np.mean([parts[name][part] for name in names])) / time for part in PARTS},
                 "path_milliseconds": {path: 1000 * seconds[f"{recipe} {path}"] for path in paths},
             }
@@ -388,7 +399,7 @@ def main() -> None:
         "stages": STAGES,
         "paths": PATHS,
         **{name: getattr(args, name) for name in ("turns", "batch", "threads")},
-        "product_gmacs_per_second": {name: 1 / seconds[name] for name in ("fp32", "bf16")},
+        "product_gmacs_per_second": {recipe: 1 / seconds[recipe] for recipe in RECIPES},
         "losses": losses_before,
         "per_sample": per_sample,
     }
