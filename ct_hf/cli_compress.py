@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 import time
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ import torch
 from huggingface_hub import HfApi
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
 
+from .cli_card import describe_run
 from .compression import (
     CompressionArguments,
     CompressionTrainer,
@@ -35,6 +37,7 @@ from .data import (
 from .evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
 from .hub import push_folder, write_card
 from .models.cost import count_gmacs
+from .names import public_name
 
 
 DESCRIPTION = """Compress a tracker into one with fewer layers, and show what it kept.
@@ -78,10 +81,6 @@ USUAL = {
     "hub_private_repo",
 }
 """Arguments of the Trainer that the help shows."""
-LIMITS = (
-    "Made to show and to test a compression. Judge it on your own videos before you use it; it follows what moves, whatever "
-    "or whoever it is, and has not been examined for where it fails."
-)
 
 
 @dataclass
@@ -186,7 +185,7 @@ def train_from_scratch(
     args = copy.copy(args)
     args.output_dir = str(folder)  # of its checkpoints
     args.push_to_hub = False
-    model = AutoModel.from_config(config)
+    model = AutoModel.from_config(config.for_student(config.num_hidden_layers))  # without the record of a compression
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=eval_sequences)
     trainer.train()
     trainer.save_model(str(folder))
@@ -234,10 +233,11 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     else:
         source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
     if script.eval:
-        eval_sequences = read_sequences(script.eval)
+        eval_sequences, judged_on = read_sequences(script.eval), f"sequences of `{public_name(script.eval)}`"
     else:
         held_out = Photographs(script.photographs, "test") if script.photographs else None
         eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
+        judged_on = f"rendered sequences of another seed ({args.seed + 10_000})"
     pairs = stream_pairs(
         source,
         teacher.config,
@@ -259,9 +259,9 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
     skipped = dict(trainer.skipped)
     logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
-    if args.should_save and logged and find_spec("matplotlib"):
+    curves = args.should_save and logged and bool(find_spec("matplotlib"))
+    if curves:
         save_plot(plot_training(trainer.state.log_history), out / "training.png")
-    best_step = trainer.state.best_global_step if args.load_best_model_at_end else None
     folders = {"student": out / "student"}
     if script.from_scratch:
         folders["from scratch"] = out / "from_scratch"
@@ -291,25 +291,23 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     alike = [sequence for sequence in best if len(sequence) == len(shown)][:2]
     frames = draw_animation(alike, predictions)[::2]
     frames[0].save(out / "tracks.gif", save_all=True, append_images=frames[1:], duration=133, loop=0)
-    write_card(
-        out / "student",
-        model=student,
-        name="your-name/ct-student",
-        results=rows,
-        training={
-            "Steps": args.max_steps,
-            "Pairs a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            "Learning rate": args.learning_rate,
-            "Replacement rate": f"{args.p_init} to 1",
-            "Loss weights": f"{args.track_weight}, {args.guidance_weight}, {args.mimicking_weight}",
-            "Seed": args.seed,
-            "Checkpoint": f"best by {args.metric_for_best_model}, of step {best_step}" if best_step else "last",
-        },
-        stages=f"{plan}",
-        initialization=f"{report}",
-        data="The user's own annotated sequences." if script.train else "Procedural sequences, rendered on the fly.",
-        limits=LIMITS,
+    pictures = [out / "training.png"] if curves else []
+    if not script.eval and not script.photographs:  # a card is made to be shared, and others' pictures are not
+        pictures.append(out / "tracks.png")
+    card = describe_run(
+        student.config.compression,
+        rows,
+        argv=sys.argv[1:] if argv is None else argv,
+        teacher=script.teacher,
+        plan=plan,
+        report=report,
+        num_processes=args.world_size,
+        num_sequences=len(eval_sequences),
+        judged_on=judged_on,
+        photographs=bool(script.photographs),
+        pictures=pictures,
     )
+    write_card(out / "student", student, card)
     figures = {row["name"]: {key: row[key] for key in ("layers", "parameters", "gmacs", "auc", "fps")} for row in rows}
     seconds = time.perf_counter() - started
     teacher_row, student_row = figures["teacher"], figures["student"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import pyplot
 from PIL import Image
 
@@ -15,6 +16,8 @@ from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.conversion.convert import FAMILIES
 from ct_hf.data import procedural_sequences
 from ct_hf.evaluation.page import write_report
+
+from .compression.tiny import make_pairs
 
 
 ROOT = Path(__file__).parents[1]
@@ -225,3 +228,116 @@ def test_training_curves_are_what_the_phases_logged(monkeypatch, tmp_path):
         line, mean = panel.get_lines()
         np.testing.assert_allclose(line.get_xydata(), np.transpose([[10, 20, 35], values]))
         np.testing.assert_allclose(mean.get_xydata(), np.transpose([[20, 35], means]))
+
+
+@pytest.fixture
+def train_step(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import train_step
+
+    yield train_step
+    train_step.mixed.mimicking_loss = train_step.losses.mimicking_loss
+
+
+TINY = {"template_size": 32, "search_size": 64, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+TINY = {**TINY, "head_channels": 16}
+
+
+@pytest.fixture
+def tiny_steps(train_step):
+    """Each recipe on tiny trackers, the students moved away from their teachers, and a batch of two."""
+    tracker = train_step.build_tracker(*train_step.MODEL.split("/"), **TINY)
+    clock = train_step.Clock()
+    steps = {recipe: train_step.build_step(recipe, tracker, clock, 2) for recipe in train_step.RECIPES}
+    for step in steps.values():
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in step.student.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+    return steps, clock, train_step.build_batch(tracker, 2)
+
+
+def test_train_step_compares_steps_of_equal_loss_and_gradient(train_step, tiny_steps):
+    steps, _, batch = tiny_steps
+    for path in train_step.PATHS:
+        losses, gradients = {}, {}
+        for recipe in train_step.RECIPES[:2]:
+            losses[recipe] = steps[recipe].backward(batch, [train_step.parse_path(path)] * 2)
+            student = steps[recipe].student
+            gradients[recipe] = {name: each.grad for name, each in student.named_parameters() if each.grad is not None}
+            student.zero_grad()
+        plain, ours = losses.values()
+        assert ours == pytest.approx(plain, abs=1e-4), path
+        plain, ours = gradients.values()
+        assert plain.keys() == ours.keys(), path
+        for name, gradient in plain.items():
+            torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-4, msg=f"{path} {name}")
+
+
+def test_train_step_refuses_to_compare_unlike_losses(train_step, tiny_steps):
+    steps, _, batch = tiny_steps
+    losses = train_step.check_losses(steps, batch)
+    assert losses["plain, fp32"] == pytest.approx(losses["ct_hf, fp32"], abs=1e-4)
+    with torch.no_grad():
+        steps["plain, fp32"].student.layers[0].mlp.fc2.bias.add_(0.1)
+    with pytest.raises(RuntimeError, match="the steps are not the same"):
+        train_step.check_losses(steps, batch)
+
+
+def test_train_step_is_the_step_that_train_makes(train_step, tmp_path):
+    """Two steps of `train` on the same pairs leave the same weights."""
+    tracker = train_step.build_tracker(*train_step.MODEL.split("/"), **TINY)
+    path = [train_step.parse_path("STTS")] * 2
+    step = train_step.build_step("ct_hf, fp32", tracker, train_step.Clock(), 2)
+    other = train_step.build_step("ct_hf, fp32", tracker, train_step.Clock(), 2)
+    pairs = make_pairs(2)
+    args = train_step.CompressionArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=2, save_strategy="no", use_cpu=True
+    )
+    trainer = train_step.ListedPaths(
+        model=other.student, teacher_model=other.teacher, args=args, train_dataset=pairs, plan=step.trainer.plan
+    )
+    trainer.paths = path
+    trainer.train()
+    start = {name: value.clone() for name, value in step.student.state_dict().items()}
+    for _ in range(2):
+        step.backward(train_step.TrackingCollator()(pairs), path)
+        step.update()
+    trained = trainer.student.state_dict()
+    assert any(not value.equal(trained[name]) for name, value in start.items())
+    for name, value in step.student.state_dict().items():
+        torch.testing.assert_close(value, trained[name], rtol=0, atol=1e-7, msg=name)
+
+
+def test_train_step_measures_every_part(train_step, tiny_steps):
+    """On tiny trackers; nothing is said of how long anything takes."""
+    steps, clock, batch = tiny_steps
+    gmacs = {
+        recipe: {path: train_step.count_step_gmacs(step, batch, path) for path in train_step.PATHS}
+        for recipe, step in steps.items()
+    }
+    plain, ours = gmacs["plain, fp32"], gmacs["ct_hf, fp32"]
+    assert ours["SSSS"] == pytest.approx(plain["SSSS"]) and ours["TTST"] < plain["TTST"]
+    seconds, parts = train_step.measure_time(steps, clock, batch, turns=1, size=32)
+    memory = {
+        recipe: {"static": {"weights": 3e6}, "activations": dict.fromkeys(train_step.PATHS, megabytes * 1e6)}
+        for recipe, megabytes in zip(train_step.RECIPES, (200, 100, 50), strict=True)
+    }
+    rows = train_step.rows_of(seconds, parts, gmacs, memory, 2)
+    assert [(row["rate"], row["recipe"]) for row in rows] == [
+        (rate, recipe) for rate in (0.5, 1.0) for recipe in train_step.RECIPES
+    ]
+    for row in rows:
+        assert sum(row["parts"].values()) == pytest.approx(1) and min(row["parts"].values()) > 0
+        assert row["milliseconds"] > 0 and row["limit_milliseconds"] > 0
+    assert rows[0]["speedup"] == 1 and list(rows[1]["path_milliseconds"]) == train_step.PATHS
+    table = train_step.table_of(rows, {"ct_hf, fp32": 1.03})
+    assert table.count("0.50x") == 2 and "1.030x" in table and "guidance (%)" in table
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from /proc")
+def test_train_step_measures_memory_in_a_process_of_its_own(train_step):
+    memory = train_step.measure_memory_apart("ct_hf, fp32", 2, 1, {**TINY, "search_size": 256, "template_size": 128})
+    assert list(memory["activations"]) == train_step.PATHS and min(memory["activations"].values()) > 1e6
+    weights, gradients, optimizer = memory["static"].values()
+    assert gradients < weights and 2 * gradients <= optimizer < 2.1 * gradients

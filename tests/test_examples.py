@@ -43,7 +43,8 @@ def teacher(tmp_path_factory):
 def compressed(teacher, tmp_path_factory):
     """What the main example leaves behind, and what it prints."""
     out = tmp_path_factory.mktemp("compress")
-    arguments = ("--teacher", teacher, "--max-steps", 4, "--eval-sequences", 2, "--from_scratch", "--output_dir", out)
+    arguments = ("--teacher", teacher, "--max-steps", 4, "--eval-sequences", 2, "--from_scratch")
+    arguments = (*arguments, "--logging_steps", 2, "--output_dir", out)
     return out, run_example("compress.py", *arguments)
 
 
@@ -62,7 +63,12 @@ def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads
     assert (out / "tracks.png").stat().st_size > 1000
     with Image.open(out / "tracks.gif") as animation:
         assert animation.n_frames > 10
-    assert "AUC" in (out / "student" / "README.md").read_text()
+    card = (out / "student" / "README.md").read_text()
+    assert "AUC" in card and "ct-hf compress --teacher teacher0 --max-steps 4" in card and "](training.png)" in card
+    assert (out / "student" / "training.png").read_bytes() == (out / "training.png").read_bytes()
+    record = json.loads((out / "student" / "config.json").read_text())["compression"]
+    assert record["teacher"] == {"name": "teacher0", "num_hidden_layers": 6} and record["step"] == 4
+    assert json.loads((out / "from_scratch" / "config.json").read_text())["compression"] is None
     assert "Retention" in printed or "AUC kept" in printed
 
     code = (
@@ -86,9 +92,9 @@ def test_a_student_from_scratch_knows_nothing_of_the_teacher(teacher, compressed
 
 
 def test_student_folder_holds_no_pickle(compressed):
-    """Whoever loads a student gets weights and text, nothing that could run."""
+    """Whoever loads a student gets weights, text and pictures, nothing that could run."""
     out, _ = compressed
-    assert {file.suffix for file in (out / "student").iterdir()} == {".json", ".safetensors", ".md"}
+    assert {file.suffix for file in (out / "student").iterdir()} == {".json", ".safetensors", ".md", ".png"}
 
 
 def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
@@ -103,7 +109,12 @@ def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         assert state["best_metric"] == pytest.approx(summary[name]["auc"], rel=1e-9), name
         assert (checkpoint / "model.safetensors").read_bytes() == (tmp_path / name / "model.safetensors").read_bytes()
-    assert "best by tracking_auc, of step" in (tmp_path / "student" / "README.md").read_text()
+        assert checkpoint.name == f"checkpoint-{state['best_global_step']}"
+    record = json.loads((tmp_path / "student" / "config.json").read_text())["compression"]
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{record['step']}"
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert f"of step {record['step']}, best by tracking_auc" in card and "these figures flatter it" in card
 
 
 def test_dry_run_trains_nothing(teacher, tmp_path):
@@ -127,6 +138,9 @@ def test_compress_on_real_video(teacher, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["sequences"] == 3
     assert summary["student"]["layers"] == 3
+    assert not (out / "student" / "tracks.png").exists(), "a card is made to be shared, footage is not"
+    card = (out / "student" / "README.md").read_text()
+    assert "`videos`, 3 sequences: 100 % of the pairs" in card and str(tmp_path) not in card
 
 
 def test_train_teacher(tmp_path):

@@ -6,7 +6,7 @@ from .mixed import MixedTracker
 from .replacement import ReplacementSchedule, draw_path
 from .stages import StagePlan
 from .student import InitializationReport, build_student, initialize_student
-from .summary import describe_compression
+from .summary import describe_compression, stage_table
 from .tracker_trainer import TrackerTrainer
 from .trainer import CompressionTrainer, plan_from_arguments
 
@@ -26,4 +26,5 @@ __all__ = [
     "initialize_student",
     "plan_from_arguments",
     "plot_training",
+    "stage_table",
 ]

@@ -61,7 +61,7 @@ class PublishingTrainer(Trainer):
         Write the card of the tracker into the output folder, from where it is pushed.
 
         Args:
-            fields: what is known of the tracker, arguments of [`~hub.write_card`] such as `data`, `limits`, `results` and
+            fields: what is known of the tracker, fields of [`~hub.TrackerCard`] such as `data`, `limits`, `results` and
                 `license`. Without any, a card that is there is left as it is.
         """
         if self.is_world_process_zero() and (fields or not Path(self.args.output_dir, CARD).is_file()):
@@ -158,7 +158,7 @@ class PublishingTrainer(Trainer):
             "Seed": self.args.seed,
         }
         name = self.hub_model_id or Path(self.args.output_dir).absolute().name
-        write_plain_card(folder, self._deployed(), **{"name": name, "training": training, **fields})
+        write_plain_card(folder, self._deployed(), name, **{"training": training, **fields})
 
     def _deployed(self) -> PreTrainedTracker:
         """Return the tracker that training is for, out of all wrappers."""

@@ -1,7 +1,10 @@
 """What a compression will do, said before anything trains."""
 
+from collections.abc import Mapping
+
 import torch
 
+from ..evaluation.report import markdown_table
 from ..models.cost import count_gmacs, count_parameters
 from ..models.tracker import PreTrainedTracker
 from .mixed import MixedTracker
@@ -67,6 +70,25 @@ def _stage_lines(plan: StagePlan, report: InitializationReport) -> list[str]:
     return lines
 
 
+def stage_table(plan: StagePlan, sources: Mapping[int, int]) -> str:
+    """
+    Lay out how teacher and student are cut, for a model card.
+
+    Args:
+        plan ([`StagePlan`]): how both are cut.
+        sources (`Mapping[int, int]`): teacher layer that each student layer starts as; others start at random.
+
+    Returns:
+        `str`: Markdown table; layers are counted from 0.
+    """
+    rows = []
+    for stage in range(plan.num_stages):
+        ours, theirs = plan.student_stage(stage), plan.teacher_stage(stage)
+        starts = ", ".join(str(sources[layer]) if layer in sources else "random" for layer in ours)
+        rows.append((str(stage + 1), _layers(theirs), _layers(ours), starts))
+    return markdown_table(("Stage", "Teacher layers", "Student layer", "Starts as teacher layer"), rows, left=4)
+
+
 def describe_compression(
     student: PreTrainedTracker,
     teacher: PreTrainedTracker,
@@ -113,4 +135,4 @@ def describe_compression(
     return "\n".join(lines)
 
 
-__all__ = ["activation_bytes", "describe_compression"]
+__all__ = ["activation_bytes", "describe_compression", "stage_table"]

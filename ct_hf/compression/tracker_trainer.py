@@ -25,6 +25,7 @@ from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
 from .arguments import TrackerTrainingArguments
+from .products import fast_products
 from .resumable_trainer import ResumableTrainer
 from .true_tracking import check_tracking_dataset, preserved_randomness, track_sequences
 
@@ -155,7 +156,8 @@ class TrackerTrainer(ResumableTrainer):
     ) -> torch.Tensor:
         """Run a step; where memory does not suffice, say what can be done about it."""
         try:
-            return super().training_step(model, inputs, num_items_in_batch)
+            with fast_products(self.args.device):
+                return super().training_step(model, inputs, num_items_in_batch)
         except RuntimeError as error:
             if should_reduce_batch_size(error):
                 error.add_note(

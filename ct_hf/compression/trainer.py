@@ -19,6 +19,7 @@ from ..data.sequences import Sequence
 from ..models.tracker import PreTrainedTracker
 from .arguments import CompressionArguments
 from .mixed import MixedTracker
+from .record import describe_data, describe_teacher, record_compression
 from .replacement import draw_path
 from .stages import StagePlan
 from .tracker_trainer import TrackerTrainer
@@ -57,7 +58,8 @@ class CompressionTrainer(TrackerTrainer):
     Trains a student beside its frozen teacher by random replacement, prediction guidance and feature mimicking
     (https://huggingface.co/papers/2409.17564).
 
-    Evaluation, checkpoints and `save_model` are of the student alone; a checkpoint resumes exactly.
+    Evaluation, checkpoints and `save_model` are of the student alone; a checkpoint resumes exactly. The configuration of what
+    is saved keeps a record of the compression, `compression`.
 
     Args:
         model ([`PreTrainedTracker`]):
@@ -146,6 +148,7 @@ class CompressionTrainer(TrackerTrainer):
                 "`accelerate launch` or `torchrun`."
             )
         teacher_model.to(self.args.device)
+        self._teacher_description = describe_teacher(teacher_model)
         self._micro_batch = (-1, 0)  # optimizer step, and which of its micro-batches comes next
 
     def training_step(
@@ -206,6 +209,7 @@ class CompressionTrainer(TrackerTrainer):
             name.removeprefix("student."): value for name, value in state_dict.items() if name.startswith("student.")
         }
         projections = {name: value for name, value in state_dict.items() if not name.startswith("student.")}
+        mixed.student.config.compression = self._record()
         mixed.student.save_pretrained(output_dir, state_dict=student)
         self.processing_class.save_pretrained(output_dir)
         # Projections and pickled arguments end with training: checkpoints need them, users of the student do not.
@@ -213,6 +217,22 @@ class CompressionTrainer(TrackerTrainer):
             torch.save(self.args, os.path.join(output_dir, TRAINING_ARGS_NAME))
             if projections:
                 save_file(projections, os.path.join(output_dir, PROJECTIONS_NAME))
+
+    def _record(self) -> dict[str, Any]:
+        """Write down how the student became what it is now."""
+        # Once a training is over, the best checkpoint is what it has left behind.
+        best = self.state.best_global_step if self.args.load_best_model_at_end and not self.is_in_train else None
+        return record_compression(
+            self.args,
+            self.plan,
+            teacher=self._teacher_description,
+            data=describe_data(self.train_dataset),
+            pairs_per_step=self._train_batch_size
+            * self.args.gradient_accumulation_steps
+            * self.accelerator.num_processes,
+            max_steps=self.state.max_steps,
+            step=best or self.state.global_step,
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:

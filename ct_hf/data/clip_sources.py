@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, count
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,6 +76,10 @@ class ClipSource(ABC):
     def any_clip(self, rng: np.random.Generator) -> int:
         """Number of a clip to draw from in place of a broken one."""
 
+    def describe(self) -> dict[str, Any]:
+        """What it is, ready for JSON and free of paths of this machine."""
+        return {"source": type(self).__name__}
+
 
 class RenderedClips(ClipSource):
     """Clips of a procedural world, each of a sequence of its own, without end.
@@ -125,6 +130,13 @@ class RenderedClips(ClipSource):
     def any_clip(self, rng: np.random.Generator) -> int:
         """See [`ClipSource`]."""
         return int(rng.integers(2**40, 2**41))
+
+    def describe(self) -> dict[str, Any]:
+        """See [`ClipSource`]: size and length of the sequences, what paints them, and the seed."""
+        world = self.world
+        painters = [type(source).__name__ for source in getattr(world.textures, "sources", [world.textures])]
+        sizes = {"size": list(world.size), "length": world.length, "patches": world.patches}
+        return {**super().describe(), **sizes, "textures": painters, "seed": self.seed}
 
 
 class FiniteClips(ClipSource):
@@ -186,6 +198,10 @@ class SequenceClips(FiniteClips):
 
     def __len__(self) -> int:
         return len(self._clips)
+
+    def describe(self) -> dict[str, Any]:
+        """See [`ClipSource`]: the number of sequences, and of the clips cut out of them."""
+        return {**super().describe(), "sequences": len(self.sequences), "clips": len(self)}
 
     def _cut(self, max_bad: float) -> tuple[list[tuple[int, Span]], Counter[str]]:
         spans, errors = [], []

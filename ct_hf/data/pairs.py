@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..models.configuration_tracker import TrackerConfig
+from ..names import public_name
 from .augmentation import Augmentation
 from .clip_sources import ClipSource, RenderedClips, SequenceClips
 from .layouts import LAYOUTS, read_dataset
@@ -84,7 +85,8 @@ def stream_pairs(
         center_jitter=center_jitter,
         scale_jitter=scale_jitter,
     )
-    return PairStream(PairReader(clips, sampler, seed, pairs_per_clip, max_bad), weights, num_readers)
+    names = [_public_name(name) if name else "" for name in named]
+    return PairStream(PairReader(clips, sampler, seed, pairs_per_clip, max_bad), weights, num_readers, names)
 
 
 def open_source(place: str, num_shards: int = 8) -> ClipSource:
@@ -114,6 +116,12 @@ def open_source(place: str, num_shards: int = 8) -> ClipSource:
     else:
         return StoredClips(place)
     return SequenceClips(sequences, num_shards=num_shards)
+
+
+def _public_name(name: str) -> str:
+    """What a data set may be called elsewhere, if its name is what [`open_source`] takes."""
+    layout, colon, _ = name.partition(":")
+    return layout if colon and layout in LAYOUTS else public_name(name)
 
 
 def _weights(names: list[str], ratios: Mapping[str, float] | None) -> list[float]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ..names import public_name, repository_of
 from .clip_sources import Clip, FiniteClips
 from .clips import STORED_FEATURES
 from .errors import SequenceError
@@ -58,6 +59,12 @@ class StoredClips(FiniteClips):
 
     def __repr__(self) -> str:
         return f"StoredClips({str(self.place)!r})"
+
+    def describe(self) -> dict[str, Any]:
+        """See [`ClipSource`]: repository and revision where they are known, and the number of files."""
+        repository, revision = repository_of(self.place) or (None, None)
+        known = {"repository": repository, "revision": revision} if repository else {"folder": public_name(self.place)}
+        return {**super().describe(), **known, "files": self.num_shards}
 
     def groups(self, shard: int) -> list[range]:
         """See [`FiniteClips`]."""

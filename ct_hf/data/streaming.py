@@ -6,6 +6,7 @@ import zlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,12 +126,19 @@ class PairStream(IterableDataset):
         reader: Makes pairs of their numbers.
         probabilities: Shares of the reader's sources among the pairs.
         num_readers: Readers that share the clips; [`TrackerTrainer`] sees to it.
+        names: What the sources are called; by default they have no names.
 
     Raises:
         ValueError: A source has fewer shards than there are readers.
     """
 
-    def __init__(self, reader: PairReader, probabilities: list[float], num_readers: int = 1):
+    def __init__(
+        self,
+        reader: PairReader,
+        probabilities: list[float],
+        num_readers: int = 1,
+        names: list[str] | None = None,
+    ):
         for source in reader.sources:
             if source.num_shards < num_readers:
                 raise ValueError(
@@ -138,6 +146,7 @@ class PairStream(IterableDataset):
                     "workers or, for sequences, a larger `num_shards`; stored clips have a shard for each file."
                 )
         self._reader, self._probabilities = reader, probabilities
+        self._names = names or [""] * len(probabilities)
         numbers = [
             IterableDataset.from_generator(
                 _numbers,
@@ -166,7 +175,15 @@ class PairStream(IterableDataset):
             batch_size: Pairs of each.
         """
         reader = replace(self._reader, batches_before=batches_before, batch_size=batch_size)
-        return PairStream(reader, self._probabilities, num_readers)
+        return PairStream(reader, self._probabilities, num_readers, self._names)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What is streamed: name, share of the pairs and kind of each source, ready for JSON and free of paths."""
+        sources = zip(self._names, self._probabilities, self._reader.sources, strict=True)
+        return [
+            {**({"name": name} if name else {}), "share": share, **source.describe()}
+            for name, share, source in sources
+        ]
 
 
 def _numbers(

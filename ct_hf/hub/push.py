@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModel
@@ -17,7 +17,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_I
 
 from ..models.configuration_tracker import TrackerConfig
 from ..models.image_processing_tracker import TrackerImageProcessor
-from .card import write_card
+from .card import TrackerCard, write_card
 from .contents import check_contents
 from .errors import reaching
 from .remote_code import travelling_code
@@ -33,8 +33,8 @@ CARD = "README.md"
 STUDENT = "student"
 """Folder of the tracker in what `ct-hf compress` leaves behind."""
 
-_BESIDE = ("*.png", "*.gif", "*.svg", "summary.json", "results/**/*")
-"""What is published of the other files there."""
+_BESIDE = ("summary.json", "results/**/*")
+"""What is published of the other files there. Pictures that may be shared are beside the card; others may show footage."""
 _PASSED_OVER = re.compile(r"[._]|checkpoint-\d+$")
 """Files and folders of the run, as transformers' Trainer leaves them out."""
 _REPLACED = re.compile(r"model.*\.safetensors|model\.safetensors\.index\.json|[^/]+\.py")
@@ -210,19 +210,21 @@ def write_plain_card(directory: str | Path, model: PreTrainedTracker, name: str,
         directory (`str` or `Path`): folder to write it to.
         model ([`~models.PreTrainedTracker`]): the tracker.
         name (`str`): its Hub repository.
-        fields: further arguments of [`write_card`], where they are known.
+        fields: further fields of [`TrackerCard`], where they are known.
 
     Returns:
         `Path`: the card.
     """
     plain = {
-        "results": None,
+        "name": name,
+        "place": name,
         "training": {"How it was trained": "not recorded"},
         "data": "Not recorded.",
         "limits": "Nobody has said how well this tracker works. Judge it on your own videos before you use it.",
+        "licenses": "Not recorded.",
         "license": "unknown",
     }
-    return write_card(directory, model=model, name=name, **{**plain, **fields})
+    return write_card(directory, model, TrackerCard(**{**plain, **fields}))
 
 
 def _listed(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
@@ -258,6 +260,10 @@ def _speaking_of(repository: str, card: bytes | Path) -> bytes:
     title = _TITLE.search(text)
     if title:
         text = re.sub(rf"(?<![\w./-]){re.escape(title[1])}(?![\w/-])", repository, text)
+        card = ModelCard(text)
+        if card.data.model_name == title[1].partition("/")[2]:
+            card.data.model_name = repository.partition("/")[2]
+            text = str(card)
     return text.encode()
 
 

@@ -57,6 +57,8 @@ class TrackerConfig(PreTrainedConfig):
             Standard deviation of each RGB channel, for values in [0, 1].
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of randomly initialised weights.
+        compression (`dict`, *optional*):
+            How the tracker was compressed, as [`CompressionTrainer`] writes it into what it saves. Nothing reads it to compute.
     """
 
     keys_to_ignore_at_inference = ["loss_dict", "hidden_states", "memory"]
@@ -71,6 +73,7 @@ class TrackerConfig(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] | None = None
     image_std: list[float] | tuple[float, ...] | None = None
     initializer_range: float = 0.02
+    compression: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         self.image_mean = list(self.image_mean) if self.image_mean is not None else [0.485, 0.456, 0.406]
@@ -126,7 +129,7 @@ class TrackerConfig(PreTrainedConfig):
 
     def for_student(self, num_hidden_layers: int, **overrides: Any) -> Self:
         """
-        Configuration of a student of this tracker.
+        Configuration of a student of this tracker, whose own `compression` is not handed on.
 
         Args:
             num_hidden_layers (`int`):
@@ -141,7 +144,8 @@ class TrackerConfig(PreTrainedConfig):
             ValueError: an override names no field of the configuration, or does not fit it.
         """
         own = {name: copy.deepcopy(getattr(self, name)) for name in type(self).__dataclass_fields__}
-        inherited = {name: value for name, value in own.items() if name not in PreTrainedConfig.__dataclass_fields__}
+        of_others = {*PreTrainedConfig.__dataclass_fields__, "compression"}
+        inherited = {name: value for name, value in own.items() if name not in of_others}
         return self.from_fields(**{**inherited, "num_hidden_layers": num_hidden_layers, **overrides})
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 
 
@@ -52,7 +53,15 @@ class MLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """In and out `(batch_size, num_tokens, hidden_size)`."""
-        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+        neurons = self.fc1(hidden_states)
+        if self.training and torch.is_grad_enabled():
+            # What `fc2` would keep for backward is the widest tensor of a layer; backward computes it anew from the neurons.
+            # No matrix product is computed twice, since a checkpoint stops once it has what was not kept.
+            return checkpoint(self._contract, neurons, use_reentrant=False, preserve_rng_state=False)
+        return self._contract(neurons)
+
+    def _contract(self, neurons: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(neurons))
 
 
 __all__ = ["MLP", "drop_path", "eager_attention_forward"]

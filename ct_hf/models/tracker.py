@@ -174,6 +174,7 @@ class PreTrainedTracker(PreTrainedModel):
             first dimension of each of its tensors.
         reads_text (`bool`): whether the family has a language token.
         template_bank_class (`type`): how a session of the family chooses its templates.
+        loaded_commit (`str`, *optional*): commit of the repository on the Hub that `AutoModel` loaded the weights from.
     """
 
     config: TrackerConfig
@@ -186,23 +187,28 @@ class PreTrainedTracker(PreTrainedModel):
     memory_class: type[ModelOutput] | None = None
     reads_text: bool = False
     template_bank_class: type[TemplateBank] = TemplateBank
+    loaded_commit: str | None = None
 
     layers: nn.ModuleList
     head: nn.Module
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """
-        Load a tracker, see [`~transformers.PreTrainedModel.from_pretrained`], from safetensors alone.
+        Load a tracker, see [`~transformers.PreTrainedModel.from_pretrained`], from safetensors alone; it knows its commit.
 
         Raises:
             ValueError: `use_safetensors` is `False`.
             OSError: there are no safetensors, or no such folder or repository.
         """
         require_safetensors(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(
+        revision = kwargs.get("revision")  # which `AutoModel` has resolved
+        loaded = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, **{**kwargs, "use_safetensors": True}
         )
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.loaded_commit = getattr(revision, "resolved", None)
+        return loaded
 
     def embed(
         self,

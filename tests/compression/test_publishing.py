@@ -118,7 +118,7 @@ def test_a_compression_is_pushed_with_its_card_and_pictures(hub, tmp_path, capsy
     history = hub.repositories["models", PLACE].history("main")
     assert len(history) == 2, "one commit, of the student alone"
     files = history[0].files
-    assert {"tracks.png", "tracks.gif", "summary.json", "README.md", "model.safetensors"} <= files.keys()
+    assert {"tracks.png", "summary.json", "README.md", "model.safetensors"} <= files.keys()
     assert f"# {PLACE}" in files["README.md"].data.decode() and "AUC" in files["README.md"].data.decode()
     assert f"pushed to {hub.endpoint}/{PLACE}, commit" in capsys.readouterr().out
     student = AutoModel.from_pretrained(tmp_path / "out" / "student")

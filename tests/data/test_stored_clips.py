@@ -52,6 +52,15 @@ def test_files_are_found_where_they_are(stored, tmp_path):
         StoredClips(tmp_path / "empty")
 
 
+def test_they_say_what_they_are_without_the_path_to_them(stored):
+    """A folder by its name, a repository on the Hub with the revision that was asked for."""
+    clips = StoredClips(stored)
+    assert clips.describe() == {"source": "StoredClips", "folder": "stored", "files": 5}
+    clips.place = "user/clips@v1.0"
+    of_hub = {"repository": "user/clips", "revision": "v1.0"}
+    assert clips.describe() == {"source": "StoredClips", **of_hub, "files": 5}
+
+
 def test_only_the_row_group_asked_for_is_read(root, tmp_path, monkeypatch):
     monkeypatch.setattr("ct_hf.data.conversion.GROUP_ROWS", 1)
     out = convert_dataset("folder", root, tmp_path / "out", stride=100).out

@@ -57,7 +57,11 @@ def test_paths_of_the_machine_are_refused(hub, api, saved, name, text):
 
 
 def test_a_configuration_that_names_a_folder_is_refused(api, saved):
-    config = (saved / "config.json").read_text().replace("{", '{"compression": {"teacher": "/srv/teacher/x"},', 1)
+    config = (
+        (saved / "config.json")
+        .read_text()
+        .replace('"compression": null', '"compression": {"teacher": "/srv/teacher/x"}')
+    )
     (saved / "config.json").write_text(config)
     with pytest.raises(ValueError, match=r"^config.json holds the path '/srv/teacher/x'"):
         push_folder(saved, PLACE, api=api)

@@ -1,0 +1,124 @@
+"""The record of a compression, which its student's configuration keeps."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
+
+from ..data.streaming import PairStream
+from ..models.tracker import PreTrainedTracker
+from ..names import public_name, repository_of
+from .arguments import CompressionArguments
+from .stages import StagePlan
+
+
+METHOD = "https://huggingface.co/papers/2409.17564"
+_KEPT = {
+    "losses": ("track_weight", "guidance_weight", "mimicking_weight", "mimicking", "mimicking_stages", "term_weights"),
+    "trained": ("train_embeddings", "train_head", "train_batch_norm"),
+    "optimizer": (
+        "optim",
+        "learning_rate",
+        "lr_scheduler_type",
+        "learning_rate_drop",
+        "warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+    ),
+}
+"""Arguments that are kept under the same names, by part of the record."""
+
+
+def describe_teacher(teacher: PreTrainedTracker) -> dict[str, Any]:
+    """
+    Say which tracker a teacher is, without a path of this machine.
+
+    Args:
+        teacher ([`PreTrainedTracker`]): teacher, as it was loaded.
+
+    Returns:
+        `dict`: `repository` and `revision` of one from the Hub, else the `name` of its folder, where it has one; and its
+        `num_hidden_layers`.
+    """
+    place = teacher.config.name_or_path
+    repository, revision = repository_of(place) or (None, None) if place else (None, None)
+    if repository:
+        known = {"repository": repository, "revision": teacher.loaded_commit or revision}
+    else:
+        known = {"name": public_name(place)} if place else {}
+    return {**known, "num_hidden_layers": len(teacher.layers)}
+
+
+def describe_data(dataset: Any) -> list[dict[str, Any]]:
+    """
+    Say what a trainer's pairs are drawn from.
+
+    Args:
+        dataset: what the trainer has; a [`~data.PairStream`] says itself what it streams.
+
+    Returns:
+        `list[dict]`: one a source.
+    """
+    if dataset is None:
+        return []
+    if isinstance(dataset, PairStream):
+        return dataset.describe()
+    counted = {"pairs": len(dataset)} if hasattr(dataset, "__len__") else {}
+    return [{"share": 1.0, "source": type(dataset).__name__, **counted}]
+
+
+def record_compression(
+    args: CompressionArguments,
+    plan: StagePlan,
+    *,
+    teacher: Mapping[str, Any],
+    data: list[dict[str, Any]],
+    pairs_per_step: int,
+    max_steps: int,
+    step: int,
+) -> dict[str, Any]:
+    """
+    Write down how a student was made.
+
+    Args:
+        args ([`CompressionArguments`]): arguments.
+        plan ([`StagePlan`]): how teacher and student are cut.
+        teacher (`Mapping`): see [`describe_teacher`].
+        data (`list[dict]`): see [`describe_data`].
+        pairs_per_step (`int`): pairs of an optimizer step, over all processes and micro-batches.
+        max_steps (`int`): steps that the run was to have.
+        step (`int`): step that the weights are of.
+
+    Returns:
+        `dict`: ready for JSON, free of paths of the machine, and the same for the same run.
+    """
+    kept = {part: {name: getattr(args, name) for name in names} for part, names in _KEPT.items()}
+    kept["optimizer"]["lr_scheduler_type"] = str(args.lr_scheduler_type.value)
+    kept["optimizer"]["optim"] = str(args.optim.value)
+    return {
+        "method": METHOD,
+        "teacher": dict(teacher),
+        "stages": {
+            "teacher": [b - a for a, b in pairwise(plan.teacher_cuts)],
+            "student": [b - a for a, b in pairwise(plan.student_cuts)],
+        },
+        "replacement": {
+            "schedule": args.replacement_schedule,
+            "p_init": args.p_init,
+            "warmup_share": args.warmup_share,
+            "finetune_share": args.finetune_share,
+            "path_granularity": args.path_granularity,
+        },
+        **kept,
+        "data": data,
+        "pairs_per_step": pairs_per_step,
+        "max_steps": max_steps,
+        "step": step,
+        "best_by": args.metric_for_best_model if args.load_best_model_at_end else None,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "seed": args.seed,
+        "versions": {name: version(name) for name in ("ct_hf", "torch", "transformers")},
+    }
+
+
+__all__ = ["METHOD", "describe_data", "describe_teacher", "record_compression"]
