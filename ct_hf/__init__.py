@@ -4,6 +4,7 @@ the task "visual-object-tracking" with `transformers.pipeline`.
 """
 
 from importlib.metadata import version
+from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
@@ -14,6 +15,7 @@ from .models import (
     ODTrackModel,
     OSTrackConfig,
     OSTrackModel,
+    PreTrainedTracker,
     SUTrackConfig,
     SUTrackModel,
     TrackerImageProcessor,
@@ -35,6 +37,17 @@ for _config, _model in _FAMILIES.items():
     AutoModel.register(_config, _model, exist_ok=True)
     AutoImageProcessor.register(_config, image_processor_classes={"pil": TrackerImageProcessor}, exist_ok=True)
 register_pipeline()
+
+
+def _push_to_hub(self: PreTrainedTracker, repo_id: str, **options: Any) -> Any:
+    """Push the tracker with card, image processor and code, private by default, see [`~hub.push_model`]."""
+    from .hub import push_model
+
+    return push_model(self, repo_id, **options)
+
+
+# Set from here, as models know nothing of the Hub: where only their code has travelled, transformers' own method serves.
+PreTrainedTracker.push_to_hub = _push_to_hub
 
 __all__ = [
     "MixFormerV2Config",

@@ -81,6 +81,18 @@ def evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
+def push(args: argparse.Namespace) -> None:
+    """Push a tracker and its card to the Hub."""
+    import ct_hf  # noqa: F401 - registers the trackers
+
+    from .hub import push_folder
+
+    commit = push_folder(
+        args.folder, args.repository, private=not args.public, message=args.message, revision=args.revision
+    )
+    print(f"pushed to {commit.repo_url}, commit {commit.oid[:8]}")
+
+
 def report(args: argparse.Namespace) -> None:
     """Make a page of what was evaluated."""
     from .evaluation.page import write_plots, write_report
@@ -134,6 +146,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 def _load(path: str, device: str, dtype: str = "auto") -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModel
 
     import ct_hf  # noqa: F401 - registers the trackers
@@ -144,6 +157,8 @@ def _load(path: str, device: str, dtype: str = "auto") -> Any:
         model = AutoModel.from_pretrained(path, dtype=dtype)
     except OSError as error:
         raise OSError(f"`--tracker` {path} cannot be loaded. {error}") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"`--tracker` {path} has a configuration that fits no tracker. {error}") from error
     if not isinstance(model, PreTrainedTracker):
         raise ValueError(f"`--tracker` {path} holds a {type(model).__name__}, which is no tracker.")
     return model.to(_device(device)).eval()
@@ -247,6 +262,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", default=Path("report.html"), type=Path, help="HTML file, self-contained (default: report.html)"
     )
     command.add_argument("--plots", type=Path, help="folder to save the plots to as well, as .svg and .png")
+
+    command = commands.add_parser(
+        "push",
+        help="push a tracker, its card and its code to a private Hub repository",
+        description="Push a tracker in one commit. What was interrupted is repeated, and sends only what is missing.",
+    )
+    command.set_defaults(run=push)
+    command.add_argument("folder", metavar="DIR", type=Path, help="what `compress` left behind, or a saved tracker")
+    command.add_argument("repository", metavar="REPO", help="Hub repository, user/tracker, made if it is not there")
+    command.add_argument("--public", action="store_true", help="let everybody see it (default: its owner alone)")
+    command.add_argument("--message", default="Upload tracker", help="message of the commit (default: Upload tracker)")
+    command.add_argument("--revision", help="branch to push to (default: the main one)")
 
     add_data_commands(commands.add_parser("data", help="look at data sets, and convert them for streaming"))
     return parser

@@ -3,7 +3,7 @@
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_command(argv: Sequence[str], teacher: str, num_processes: int = 1) -> str:
     """
-    Say how the command was called, without the paths of this machine.
+    Say how the command was called, without the paths of this machine and without an access token.
 
     Args:
         argv (sequence of `str`): its arguments.
@@ -122,13 +122,21 @@ def public_command(argv: Sequence[str], teacher: str, num_processes: int = 1) ->
     Returns:
         `str`: a line of a shell.
     """
-    words = [_public_word(word) for word in argv]
+    words = [_public_word(word) for word in _without_token(argv)]
     if not any(word.split("=")[0] == "--teacher" for word in argv):
         words = ["--teacher", public_name(teacher), *words]
     start = ["ct-hf", "compress"]
     if num_processes > 1:
         start = ["accelerate", "launch", "--num_processes", str(num_processes), "-m", "ct_hf.cli", "compress"]
     return shlex.join([*start, *words])
+
+
+def _without_token(argv: Sequence[str]) -> Iterator[str]:
+    names, before = ("--hub_token", "--hub-token"), ""
+    for word in argv:
+        if before not in names and word.split("=")[0] not in names:
+            yield word
+        before = word
 
 
 def _public_word(word: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
 
 from .cli_card import describe_run
@@ -34,7 +35,7 @@ from .data import (
     stream_pairs,
 )
 from .evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
-from .hub import write_card
+from .hub import push_folder, write_card
 from .models.cost import count_gmacs
 from .names import public_name
 
@@ -75,6 +76,9 @@ USUAL = {
     "eval_steps",
     "load_best_model_at_end",
     "auto_find_batch_size",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
 }
 """Arguments of the Trainer that the help shows."""
 
@@ -180,6 +184,7 @@ def train_from_scratch(
     set_seed(args.seed)
     args = copy.copy(args)
     args.output_dir = str(folder)  # of its checkpoints
+    args.push_to_hub = False
     model = AutoModel.from_config(config.for_student(config.num_hidden_layers))  # without the record of a compression
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=eval_sequences)
     trainer.train()
@@ -251,7 +256,7 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
         tracking_dataset=eval_sequences,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model(str(out / "student"))
+    trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
     skipped = dict(trainer.skipped)
     logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
     curves = args.should_save and logged and bool(find_spec("matplotlib"))
@@ -325,3 +330,8 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
         f"kept {retention:.1f} % of the teacher's AUC with {student_row['layers']} of {teacher_row['layers']} layers, "
         f"{content['speedup']:.2f}x its speed, in {seconds:.0f} s; see {out}"
     )
+
+    if args.push_to_hub:
+        api, private = HfApi(token=args.hub_token), args.hub_private_repo is not False
+        commit = push_folder(out, trainer.hub_model_id, private=private, revision=args.hub_revision, api=api)
+        print(f"pushed to {commit.repo_url}, commit {commit.oid[:8]}")

@@ -197,6 +197,16 @@ def test_evaluate_refuses(trackers, sequences, arguments, message, capsys, monke
     assert message in capsys.readouterr().err
 
 
+def test_evaluate_refuses_a_configuration_that_no_machine_could_hold(trackers, sequences, tmp_path, capsys):
+    shutil.copytree(trackers / "first", tmp_path / "vast")
+    config = tmp_path / "vast" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_hidden_layers": 10**9}))
+    assert main(["evaluate", "--sequences", str(sequences), "--tracker", str(tmp_path / "vast")]) == 1
+    assert "`num_hidden_layers` is 1000000000, expected at most 1024" in capsys.readouterr().err
+    assert main(["push", str(tmp_path / "vast"), "org/vast"]) == 1
+    assert "`num_hidden_layers` is 1000000000, expected at most 1024" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     """A bright square that moves over noise, 40 frames."""
@@ -328,5 +338,5 @@ def test_track_of_a_damaged_video_keeps_what_it_has(trackers, video, tmp_path, c
 
 def test_commands_explain_themselves():
     help_text = subprocess.run([sys.executable, "-m", "ct_hf.cli", "--help"], capture_output=True, text=True).stdout
-    for command in ("convert", "track", "evaluate", "report"):
+    for command in ("convert", "track", "evaluate", "report", "push"):
         assert command in help_text

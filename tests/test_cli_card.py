@@ -108,6 +108,12 @@ def test_the_command_of_several_processes():
     assert public_command(["--teacher", "org/t"], "org/t", 8) == start
 
 
+@pytest.mark.parametrize("given", [["--hub_token", "hf_secret"], ["--hub-token=hf_secret"]])
+def test_no_command_tells_a_token(given):
+    told = public_command(["--teacher", "org/t", *given, "--max_steps", "4"], "org/t")
+    assert told == "ct-hf compress --teacher org/t --max_steps 4"
+
+
 def test_the_licence_is_that_of_the_teachers_card(tmp_path, tiny_config):
     def say(head):
         (tmp_path / "README.md").write_text(head)

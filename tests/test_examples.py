@@ -220,3 +220,19 @@ def test_launch_configurations_are_read_by_accelerate_and_say_how_they_are_used(
 
 def test_every_kind_of_machine_has_a_configuration():
     assert {file.stem for file in CONFIGS} == {"cpu", "single_gpu", "multi_gpu", "multi_node", "fsdp", "deepspeed"}
+
+
+def test_hub_roundtrip_compares_both_ways_of_loading(compressed, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import hub_roundtrip
+
+    assert hub_roundtrip.main([str(compressed[0])]) == 0
+    printed = capfd.readouterr().out
+    assert "pushed to http://127.0.0.1:" in printed
+    for way in ("with ct_hf", "without ct_hf"):
+        assert re.search(rf"loaded {way} in .*pred_boxes.*crop, tracks: equal bit for bit", printed)
+    monkeypatch.setattr(hub_roundtrip.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setattr(hub_roundtrip, "differences", lambda *_: ["score"])
+    monkeypatch.setattr(hub_roundtrip, "load", lambda trackers, *_: dict.fromkeys(trackers, 0.0))
+    assert hub_roundtrip.main([str(compressed[0])]) == 1
+    assert "unlike in score" in capfd.readouterr().out

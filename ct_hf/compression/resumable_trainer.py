@@ -10,18 +10,19 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import logging
 
 from .checkpoints import ASIDE, clean_up, find_faults, finish_checkpoint, list_checkpoints, name_newest, rotate
+from .publishing import PublishingTrainer
 
 
 logger = logging.get_logger(__name__)
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(PublishingTrainer):
     """
     [`~transformers.Trainer`] whose checkpoints are complete or absent, whenever its processes end.
 

@@ -263,10 +263,6 @@ class TrackerTrainer(ResumableTrainer):
         self.accelerator.free_memory()
         self.accelerator.end_training()
 
-    def _deployed(self) -> PreTrainedTracker:
-        """Return the tracker that training is for, out of all wrappers."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-
     def _track(self, prefix: str) -> dict[str, float]:
         """Track the sequences; return the metrics."""
         started = time.perf_counter()

@@ -16,6 +16,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..evaluation.report import comparison_table, markdown_table, short_number
 from ..models.cost import count_parameters
+from .contents import MACHINE_PATH
 
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ METRICS = {
 """Identifier and title of each figure of a row in a card's metadata."""
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
-# Two or more folders from the root, the home folder, a drive letter or a file URL, but not the path of a web address.
-_PATH = re.compile(r"""(?<![\w/.)\]])(?:/[\w.+-]+/[\w./+-]*|~/\S*|[A-Za-z]:\\\S*|file:/\S*)""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +159,7 @@ def _check_text(name: str, value: Any) -> str:
     text = "" if value is None else str(value).strip()
     if not text:
         raise ValueError(f"`{name}` is empty, expected what the card should say. Fill it in.")
-    if found := _PATH.search(text):
+    if found := MACHINE_PATH.search(text):
         raise ValueError(
             f"`{name}` holds the path {found.group()!r}, which means nothing on another machine. Name the data set, the "
             "repository or the file instead."

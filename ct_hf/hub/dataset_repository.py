@@ -10,6 +10,8 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from ..data.stored import MANIFEST, Conversion
 from ..evaluation.report import markdown_table
 from .card import TAGS
+from .contents import check_contents
+from .errors import reaching
 
 
 CARD = "README.md"
@@ -93,7 +95,9 @@ def push_dataset(conversion: Conversion, repository: str, api: Any = None) -> st
         `str`: address of the repository.
 
     Raises:
-        ValueError: the licence is not known, or the repository holds shards of something else.
+        ValueError: the licence is not known, or the repository holds shards of something else, or the card or the manifest
+            holds a token or a path of the machine.
+        ConnectionError, PermissionError: see [`push_folder`].
     """
     if conversion.arguments["license"] == "unknown":
         raise ValueError(
@@ -102,26 +106,26 @@ def push_dataset(conversion: Conversion, repository: str, api: Any = None) -> st
         )
     write_dataset_card(conversion, repository)
     api = api or HfApi()
-    address = str(api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True))
     own = {path.relative_to(conversion.out).as_posix() for path in conversion.out.glob("data/*.parquet")}
-    strange = [
-        name
-        for name in api.list_repo_files(repository, repo_type="dataset")
-        if name.endswith(".parquet") and name not in own
-    ]
+    check_contents({name: conversion.out / name for name in (CARD, MANIFEST)})
+    with reaching(repository):
+        address = str(api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True))
+        there = api.list_repo_files(repository, repo_type="dataset")
+    strange = [name for name in there if name.endswith(".parquet") and name not in own]
     if strange:
         raise ValueError(
             f"{repository} holds {strange[0]}, which is no part of this conversion; both would be read as one. Remove it, or "
             "push to another repository."
         )
-    api.upload_folder(
-        repo_id=repository,
-        repo_type="dataset",
-        folder_path=conversion.out,
-        allow_patterns=[CARD, MANIFEST, "data/*.parquet"],
-        ignore_patterns=["**/.*"],
-        commit_message=f"{conversion.arguments['layout']} as clips",
-    )
+    with reaching(repository):
+        api.upload_folder(
+            repo_id=repository,
+            repo_type="dataset",
+            folder_path=conversion.out,
+            allow_patterns=[CARD, MANIFEST, "data/*.parquet"],
+            ignore_patterns=["**/.*"],
+            commit_message=f"{conversion.arguments['layout']} as clips",
+        )
     return address
 
 

@@ -8,6 +8,28 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 
 
+_LARGEST = {
+    "template_size": 4096,
+    "search_size": 4096,
+    "template_factor": 1000,
+    "search_factor": 1000,
+    "num_templates": 1024,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 4096,
+    "intermediate_size": 262_144,
+    "head_channels": 16_384,
+    "task_head_channels": 16_384,
+    "text_dim": 65_536,
+    "num_tasks": 4096,
+    "num_bins": 65_536,
+    "stem_depth": 1024,
+    "stem_mlp_ratio": 1024,
+}
+"""Far beyond any tracker: a field above is a mistake or an attack, and would fill the memory before anything is said."""
+_MOST_PARAMETERS = 10**11
+
+
 @strict
 class TrackerConfig(PreTrainedConfig):
     r"""
@@ -69,6 +91,22 @@ class TrackerConfig(PreTrainedConfig):
         for name in (*positive, "num_hidden_layers"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+
+    def validate_extent(self) -> None:
+        """Refuse what no machine could hold, before anything is allocated."""
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name, None)
+            if value is not None and not value <= largest:
+                raise ValueError(
+                    f"`{name}` is {value}, expected at most {largest}. Check where the configuration is from."
+                )
+        width = self.hidden_size
+        parameters = self.num_hidden_layers * width * (4 * width + 2 * getattr(self, "intermediate_size", 4 * width))
+        if parameters > _MOST_PARAMETERS:
+            raise ValueError(
+                f"{self.num_hidden_layers} layers of `hidden_size` {width} have {parameters:.1e} parameters, expected at most "
+                f"{_MOST_PARAMETERS:.0e}. Check where the configuration is from."
+            )
 
     @classmethod
     def from_fields(cls, **fields: Any) -> Self:

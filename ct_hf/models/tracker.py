@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from .configuration_tracker import TrackerConfig
 from .session import TrackingSession
 from .templates import TemplateBank
+from .weights import require_safetensors
 
 
 @dataclass
@@ -192,10 +193,19 @@ class PreTrainedTracker(PreTrainedModel):
     head: nn.Module
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a tracker, see [`~transformers.PreTrainedModel.from_pretrained`]; it knows the commit it is of."""
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """
+        Load a tracker, see [`~transformers.PreTrainedModel.from_pretrained`], from safetensors alone; it knows its commit.
+
+        Raises:
+            ValueError: `use_safetensors` is `False`.
+            OSError: there are no safetensors, or no such folder or repository.
+        """
+        require_safetensors(pretrained_model_name_or_path, **kwargs)
         revision = kwargs.get("revision")  # which `AutoModel` has resolved
-        loaded = super().from_pretrained(*args, **kwargs)
+        loaded = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, **{**kwargs, "use_safetensors": True}
+        )
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.loaded_commit = getattr(revision, "resolved", None)
         return loaded

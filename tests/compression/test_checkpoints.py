@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from ct_hf.compression import checkpoints, resumable_trainer
 from ct_hf.compression.checkpoints import clean_up, find_faults, finish_checkpoint, rotate
+from ct_hf.compression.publishing import PublishingTrainer
 
 from .tiny import NARROW, make_pairs
 from .training import make_trainer
@@ -264,7 +265,9 @@ def test_it_is_complete_and_has_its_name_before_it_is_pushed(tmp_path, monkeypat
     """And nothing that is pushed of the output folder is half a checkpoint."""
     pushed = []
     monkeypatch.setattr(
-        Trainer, "_push_from_checkpoint", lambda self, path: pushed.append((path, find_faults(Path(path), ())))
+        PublishingTrainer,
+        "_push_from_checkpoint",
+        lambda self, path: pushed.append((path, find_faults(Path(path), ()))),
     )
     trainer = trainer_in(tmp_path)
     trainer.args.push_to_hub = True

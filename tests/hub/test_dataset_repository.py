@@ -6,22 +6,15 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.utils import filter_repo_objects
 
-from ct_hf.data import convert_dataset, procedural_sequences
+from ct_hf.data import convert_dataset
 from ct_hf.hub import dataset_repository, push_dataset, write_dataset_card
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(boats):
     """Drawn sequences, of which one lacks a frame's image."""
-    root = tmp_path / "boats"
-    for sequence in procedural_sequences(0, 3, length=6, size=(96, 72)):
-        folder = root / sequence.name
-        folder.mkdir(parents=True)
-        (folder / "groundtruth.txt").write_text("\n".join(",".join(map(str, box)) for box in sequence.boxes.tolist()))
-        for number in range(6):
-            sequence.frame(number).save(folder / f"{number}.jpg")
-    (folder / "3.jpg").write_bytes(b"")
-    return root
+    (max(boats.iterdir()) / "3.jpg").write_bytes(b"")
+    return boats
 
 
 @pytest.fixture

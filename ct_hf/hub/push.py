@@ -1,0 +1,270 @@
+"""Pushing trackers to the Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
+from transformers import AutoConfig, AutoModel
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
+
+from ..models.configuration_tracker import TrackerConfig
+from ..models.image_processing_tracker import TrackerImageProcessor
+from .card import TrackerCard, write_card
+from .contents import check_contents
+from .errors import reaching
+from .remote_code import travelling_code
+
+
+if TYPE_CHECKING:
+    from ..models.tracker import PreTrainedTracker
+
+
+logger = logging.get_logger(__name__)
+
+CARD = "README.md"
+STUDENT = "student"
+"""Folder of the tracker in what `ct-hf compress` leaves behind."""
+
+_BESIDE = ("summary.json", "results/**/*")
+"""What is published of the other files there. Pictures that may be shared are beside the card; others may show footage."""
+_PASSED_OVER = re.compile(r"[._]|checkpoint-\d+$")
+"""Files and folders of the run, as transformers' Trainer leaves them out."""
+_REPLACED = re.compile(r"model.*\.safetensors|model\.safetensors\.index\.json|[^/]+\.py")
+"""What of an earlier push would be loaded together with that of a later one."""
+_TITLE = re.compile(r"^# (\S+/\S+)$", re.MULTILINE)
+
+
+def push_folder(
+    folder: str | Path,
+    repository: str,
+    *,
+    private: bool = True,
+    message: str = "Upload tracker",
+    revision: str | None = None,
+    api: HfApi | None = None,
+) -> CommitInfo:
+    """
+    Push a saved tracker in one commit: weights, configuration, image processor, card, and the code with which it loads where
+    ct_hf is not installed.
+
+    Until the commit, nothing of it can be seen; a push that was interrupted is made again, and large files that arrived are
+    not sent twice. The card goes with the name of the repository in place of its own; a tracker without a card gets one that
+    claims nothing.
+
+    Args:
+        folder (`str` or `Path`): folder of a tracker, or what `ct-hf compress` left behind: then the pictures and figures
+            beside the student go with it.
+        repository (`str`): Hub repository, `user/tracker`, made if it is not there.
+        private (`bool`, *optional*, defaults to `True`): whether only its owner may see it. A repository that is public is
+            then refused; one that is private stays so in any case.
+        message (`str`, *optional*, defaults to `"Upload tracker"`): message of the commit.
+        revision (`str`, *optional*): branch to push to, made if it is not there; the main one by default.
+        api (`HfApi`, *optional*): client to push with; by default one that uses the saved token.
+
+    Returns:
+        `CommitInfo`: the commit, with `repo_url`; that of an earlier push if nothing has changed.
+
+    Raises:
+        ValueError: the folder holds no tracker, or a file that must not be published, see [`check_contents`], or the
+            repository is public and `private` is set. Nothing was pushed.
+        ConnectionError: the Hub does not answer as it should. The repository is at its last whole commit.
+        PermissionError: the token is missing, or has no right to write there.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`repository` must be a Hub repository such as 'user/tracker', got {repository!r}."
+        ) from error
+    if "/" not in repository:
+        raise ValueError(f"`repository` must name its owner too, such as 'user/{repository}', got {repository!r}.")
+    files = tracker_files(folder, repository)
+    api = api or HfApi()
+    with reaching(repository):
+        api.create_repo(repository, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        there = api.model_info(repository, revision=revision)
+    if private and there.private is False:
+        raise ValueError(
+            f"{repository} is public, so that what is pushed would be too. Push with `private=False` (`--public`) if that is "
+            "meant, or make it private in its settings."
+        )
+    if there.private and not private:
+        logger.warning(f"{repository} is private and stays so. Its settings on the Hub change that.")
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    operations += [
+        CommitOperationDelete(file.rfilename)
+        for file in there.siblings or ()
+        if _REPLACED.fullmatch(file.rfilename) and file.rfilename not in files
+    ]
+    with reaching(repository):
+        return api.create_commit(repository, operations, commit_message=message, revision=revision)
+
+
+def push_model(
+    model: PreTrainedTracker,
+    repo_id: str,
+    *,
+    commit_message: str = "Upload tracker",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+) -> CommitInfo:
+    """
+    Push a tracker that is in memory, as `model.push_to_hub` does; see [`push_folder`].
+
+    Args:
+        model ([`~models.PreTrainedTracker`]): tracker to push.
+        repo_id (`str`): Hub repository, `user/tracker`.
+        commit_message (`str`, *optional*, defaults to `"Upload tracker"`): message of the commit.
+        private (`bool`, *optional*): whether only its owner may see it; `True` by default.
+        token (`str`, *optional*): access token; the saved one by default.
+        revision (`str`, *optional*): branch to push to; the main one by default.
+
+    Returns:
+        `CommitInfo`: the commit.
+
+    Raises:
+        ValueError, ConnectionError, PermissionError: see [`push_folder`].
+    """
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        write_plain_card(folder, model, repo_id)
+        return push_folder(
+            folder,
+            repo_id,
+            private=private is not False,
+            message=commit_message,
+            revision=revision,
+            api=HfApi(token=token),
+        )
+
+
+def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path]:
+    """
+    Gather what is published of a folder.
+
+    Args:
+        folder (`str` or `Path`): see [`push_folder`].
+        repository (`str`): Hub repository of which the card shall speak.
+
+    Returns:
+        `dict[str, bytes | Path]`: content of each file, or where it is, by its name in the repository.
+
+    Raises:
+        ValueError: the folder holds no tracker, or one whose weights are missing, or a file that must not be published.
+    """
+    folder = Path(folder)
+    home = folder / STUDENT if (folder / STUDENT / CONFIG_NAME).is_file() else folder
+    if not (home / CONFIG_NAME).is_file():
+        raise ValueError(
+            f"`folder` {folder} holds no {CONFIG_NAME}, neither itself nor in its folder {STUDENT!r}. Give what `ct-hf "
+            "compress` or `save_pretrained` wrote."
+        )
+    try:
+        config = AutoConfig.from_pretrained(home)
+    except StrictDataclassError as error:
+        raise ValueError(f"`folder` {folder} has a configuration that fits no tracker. {error}") from error
+    if not isinstance(config, TrackerConfig):
+        raise ValueError(f"`folder` {folder} holds a {config.model_type}, which is no tracker.")
+    files: dict[str, bytes | Path] = dict(_listed(home, ("**/*",)))
+    if home != folder:
+        files = {**dict(_listed(folder, _BESIDE)), **files}
+    _check_weights(home, files)
+
+    auto_map, code = travelling_code(config)
+    if not code:
+        logger.warning(
+            f"{type(config).__name__} is defined outside ct_hf, so its code is not pushed: whoever loads the tracker must import "
+            f"{type(config).__module__} first."
+        )
+    files[CONFIG_NAME] = _with_auto_map(json.loads((home / CONFIG_NAME).read_text(encoding="utf-8")), auto_map)
+    processor = home / IMAGE_PROCESSOR_NAME
+    settings = processor.read_text(encoding="utf-8") if processor.is_file() else None
+    settings = settings or TrackerImageProcessor.from_config(config).to_json_string()
+    files[IMAGE_PROCESSOR_NAME] = _with_auto_map(json.loads(settings), auto_map)
+    files |= {file.name: file.read_bytes() for file in code}
+
+    check_contents(files)
+    if CARD not in files:
+        with TemporaryDirectory() as aside:
+            files[CARD] = write_plain_card(aside, AutoModel.from_pretrained(home), repository).read_bytes()
+    files[CARD] = _speaking_of(repository, files[CARD])
+    return files
+
+
+def write_plain_card(directory: str | Path, model: PreTrainedTracker, name: str, **fields: Any) -> Path:
+    """
+    Write a card that claims nothing beyond what is known: the tracker itself, and what is given.
+
+    Args:
+        directory (`str` or `Path`): folder to write it to.
+        model ([`~models.PreTrainedTracker`]): the tracker.
+        name (`str`): its Hub repository.
+        fields: further fields of [`TrackerCard`], where they are known.
+
+    Returns:
+        `Path`: the card.
+    """
+    plain = {
+        "name": name,
+        "place": name,
+        "training": {"How it was trained": "not recorded"},
+        "data": "Not recorded.",
+        "limits": "Nobody has said how well this tracker works. Judge it on your own videos before you use it.",
+        "licenses": "Not recorded.",
+        "license": "unknown",
+    }
+    return write_card(directory, model, TrackerCard(**{**plain, **fields}))
+
+
+def _listed(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+        name = path.relative_to(folder)
+        if not any(_PASSED_OVER.match(part) for part in name.parts):
+            yield name.as_posix(), path
+
+
+def _check_weights(home: Path, files: Mapping[str, Any]) -> None:
+    """Refuse a tracker without weights, or without a part of them."""
+    shards = {name for name in files if re.fullmatch(r"model.*\.safetensors", name)}
+    if SAFE_WEIGHTS_INDEX_NAME in files:
+        index = json.loads((home / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+        if missing := sorted({*index["weight_map"].values()} - shards):
+            raise ValueError(f"`folder` {home} lacks {missing[0]}, a part of the weights. Save the tracker again.")
+    if not shards:
+        raise ValueError(
+            f"`folder` {home} holds no model.safetensors, and other weights are not pushed. Load the tracker where you trust "
+            "its author, and save it again by `save_pretrained`."
+        )
+
+
+def _with_auto_map(settings: dict[str, Any], auto_map: dict[str, str]) -> bytes:
+    settings = {name: value for name, value in settings.items() if name != "auto_map"}
+    settings |= {"auto_map": auto_map} if auto_map else {}
+    return (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _speaking_of(repository: str, card: bytes | Path) -> bytes:
+    """Put the repository's name where a card has the one in its title."""
+    text = (card.read_bytes() if isinstance(card, Path) else card).decode("utf-8")
+    title = _TITLE.search(text)
+    if title:
+        text = re.sub(rf"(?<![\w./-]){re.escape(title[1])}(?![\w/-])", repository, text)
+        card = ModelCard(text)
+        if card.data.model_name == title[1].partition("/")[2]:
+            card.data.model_name = repository.partition("/")[2]
+            text = str(card)
+    return text.encode()
+
+
+__all__ = ["push_folder", "push_model", "tracker_files", "write_plain_card"]

@@ -1,0 +1,259 @@
+"""What is pushed, where to, and what of it stays here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModel
+
+from ct_hf import OSTrackConfig, OSTrackModel, TrackerImageProcessor
+from ct_hf.cli import main
+from ct_hf.hub import TrackerCard, push_folder, write_card
+from ct_hf.hub import push as push_module
+from ct_hf.hub.card import UNNAMED
+from ct_hf.hub.push import tracker_files
+from ct_hf.models import PreTrainedTracker, TrackerConfig
+
+from .server import TOKEN
+
+
+PLACE = "org/ct-tiny"
+CODE = {
+    "box_ops.py",
+    "configuration_ostrack.py",
+    "configuration_tracker.py",
+    "heads.py",
+    "image_processing_tracker.py",
+    "layers.py",
+    "modeling_ostrack.py",
+    "session.py",
+    "templates.py",
+    "tracker.py",
+    "weights.py",
+}
+SAVED = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+
+
+@pytest.fixture
+def left(tiny_tracker, tmp_path):
+    """What `ct-hf compress` leaves behind."""
+    out = tmp_path / "out"
+    tiny_tracker.save_pretrained(out / "student")
+    TrackerImageProcessor.from_config(tiny_tracker.config).save_pretrained(out / "student")
+    for name in ("training.png", "tracks.png"):
+        Image.new("RGB", (8, 8)).save(out / name)
+    card = TrackerCard(
+        name=UNNAMED,
+        place=UNNAMED,
+        about="From org/teacher.",
+        results=[{"name": "teacher", "auc": 60.0}, {"name": "student", "auc": 50.0}],
+        evaluated_on="noise",
+        training={"Steps": 3},
+        pictures=[out / "training.png"],
+        data="Noise.",
+        limits="All of them.",
+        licenses="Apache-2.0.",
+        license="apache-2.0",
+    )
+    write_card(out / "student", tiny_tracker, card)
+    (out / "summary.json").write_text("{}")
+    (out / "checkpoint-500").mkdir()
+    (out / "checkpoint-500" / "optimizer.pt").write_bytes(b"x")
+    return out
+
+
+def files_of(hub, place=PLACE):
+    return {name: entry.data for name, entry in hub.repositories["models", place].head.files.items()}
+
+
+def test_all_of_it_goes_in_one_commit_to_a_private_repository(hub, api, left):
+    commit = push_folder(left, PLACE, api=api, message="A student")
+    repository = hub.repositories["models", PLACE]
+    assert [entry.title for entry in repository.history("main")] == ["A student", "initial commit"]
+    assert repository.private and commit.oid == repository.head.oid
+    files = files_of(hub)
+    assert files.keys() == SAVED | CODE | {"training.png", "summary.json"}, "tracks.png may show footage"
+    assert files["model.safetensors"] == (left / "student" / "model.safetensors").read_bytes()
+    assert json.loads(files["config.json"])["auto_map"] == {
+        "AutoConfig": "configuration_ostrack.OSTrackConfig",
+        "AutoModel": "modeling_ostrack.OSTrackModel",
+        "AutoImageProcessor": "image_processing_tracker.TrackerImageProcessor",
+    }
+
+
+def test_the_card_speaks_of_the_repository(hub, api, left):
+    push_folder(left, PLACE, api=api)
+    card = files_of(hub)["README.md"].decode()
+    assert f"# {PLACE}\n" in card and f'AutoModel.from_pretrained("{PLACE}")' in card
+    assert (
+        "ct-student" not in card
+        and "- name: ct-tiny\n" in card
+        and "From org/teacher" in card
+        and "library_name: transformers" in card
+    )
+    assert "your-name/ct-student" in (left / "student" / "README.md").read_text(), "here it stays as it was"
+
+
+def test_nothing_here_is_changed_by_a_push(hub, api, left, tiny_tracker, tmp_path):
+    """Neither the folder, nor classes, nor the model: what is saved later holds no code."""
+    before = {path: path.read_bytes() for path in left.rglob("*") if path.is_file()}
+    push_folder(left, PLACE, api=api)
+    assert {path: path.read_bytes() for path in left.rglob("*") if path.is_file()} == before
+    for cls in (OSTrackModel, OSTrackConfig, TrackerImageProcessor):
+        assert cls._auto_class is None
+    tiny_tracker.save_pretrained(tmp_path / "later")
+    assert {path.name for path in (tmp_path / "later").iterdir()} == {"config.json", "model.safetensors"}
+    assert "auto_map" not in (tmp_path / "later" / "config.json").read_text()
+
+
+def test_a_repeated_push_sends_nothing_twice(hub, api, left):
+    first = push_folder(left, PLACE, api=api)
+    large = hub.count("PUT /storage")
+    assert push_folder(left, PLACE, api=api).oid == first.oid, "no commit without a change"
+    (left / "summary.json").write_text('{"auc": 1}')
+    assert push_folder(left, PLACE, api=api).oid != first.oid
+    assert hub.count("PUT /storage") == large == 2, "weights and picture, once each"
+
+
+def test_what_an_earlier_tracker_left_goes_with_the_same_commit(hub, api, left):
+    """Shards and code of another family would be read together with the new ones; other files stay."""
+    push_folder(left, PLACE, api=api)
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.md", repo_id=PLACE)
+    model = AutoModel.from_pretrained(left / "student")
+    (left / "student" / "model.safetensors").unlink()
+    model.save_pretrained(left / "student", max_shard_size="20kB")
+    shards = {path.name for path in (left / "student").glob("model-*.safetensors")}
+    assert len(shards) > 1
+    push_folder(left, PLACE, api=api)
+    assert "notes.md" in files_of(hub) and shards < files_of(hub).keys()
+    assert "model.safetensors" not in files_of(hub)
+    assert len(hub.repositories["models", PLACE].history("main")) == 4
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    told = []
+    monkeypatch.setattr(push_module.logger, "warning", told.append)
+    return told
+
+
+def test_a_public_repository_takes_what_is_meant_to_be_public(hub, api, left, warnings):
+    with pytest.raises(ValueError, match="org/open is public.*--public"):
+        api.create_repo("org/open", private=False)
+        push_folder(left, "org/open", api=api)
+    assert files_of(hub, "org/open").keys() == {".gitattributes"}
+    push_folder(left, "org/open", private=False, api=api)
+    assert "model.safetensors" in files_of(hub, "org/open")
+    push_folder(left, PLACE, api=api)
+    assert not warnings
+    push_folder(left, PLACE, private=False, api=api)
+    assert "org/ct-tiny is private and stays so" in warnings[0]
+    assert hub.repositories["models", PLACE].private
+
+
+def test_a_branch_is_made_and_main_left_alone(hub, api, left):
+    push_folder(left, PLACE, api=api, revision="wide")
+    repository = hub.repositories["models", PLACE]
+    assert repository.head.files.keys() == {".gitattributes"}
+    assert "model.safetensors" in repository.resolve("wide").files
+
+
+def test_a_tracker_in_memory_gets_a_card_that_claims_nothing(hub, api, tiny_tracker, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    commit = tiny_tracker.push_to_hub(PLACE, token=TOKEN, commit_message="From memory")
+    assert commit.commit_message == "From memory" and hub.repositories["models", PLACE].private
+    assert files_of(hub).keys() == SAVED | CODE
+    card = files_of(hub)["README.md"].decode()
+    assert "license: unknown" in card and "Nobody has said how well" in card and "AUC" not in card
+    assert json.loads(files_of(hub)["preprocessor_config.json"])["search_size"] == tiny_tracker.config.search_size
+    assert not hasattr(tiny_tracker.config, "auto_map")
+    tiny_tracker.push_to_hub("org/open", token=TOKEN, private=False)
+    assert not hub.repositories["models", "org/open"].private
+
+
+def test_a_folder_without_card_and_processor_gets_both(tiny_tracker, tmp_path):
+    tiny_tracker.save_pretrained(tmp_path / "bare")
+    files = tracker_files(tmp_path / "bare", PLACE)
+    assert b"not recorded" in files["README.md"] and b'"search_size": 64' in files["preprocessor_config.json"]
+
+
+def test_folders_that_hold_no_tracker(tmp_path, tiny_tracker, hub, api):
+    with pytest.raises(ValueError, match="holds no config.json, neither itself nor in its folder 'student'"):
+        push_folder(tmp_path, PLACE, api=api)
+    tiny_tracker.config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds no model.safetensors, and other weights are not pushed"):
+        push_folder(tmp_path, PLACE, api=api)
+    tiny_tracker.save_pretrained(tmp_path, max_shard_size="20kB")
+    sorted(tmp_path.glob("model-*.safetensors"))[1].unlink()
+    with pytest.raises(ValueError, match="lacks model-00002-of-.*a part of the weights"):
+        push_folder(tmp_path, PLACE, api=api)
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ValueError, match="holds a vit, which is no tracker"):
+        push_folder(tmp_path, PLACE, api=api)
+    for name in ("tiny", "a/b/c", "/srv/x", ""):
+        with pytest.raises(ValueError, match="`repository` must"):
+            push_folder(tmp_path, name, api=api)
+    assert hub.requests == [], "nothing was asked of the Hub"
+
+
+def test_a_tracker_of_ones_own_is_pushed_without_its_code(hub, api, tmp_path, warnings):
+    class OwnConfig(TrackerConfig):
+        model_type = "own_tracker"
+
+    class OwnTracker(OSTrackModel):
+        config: OwnConfig
+        config_class = OwnConfig
+
+    AutoConfig.register("own_tracker", OwnConfig, exist_ok=True)
+    AutoModel.register(OwnConfig, OwnTracker, exist_ok=True)
+    config = OwnConfig(hidden_size=16)
+    config.save_pretrained(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Own\n")
+    push_folder(tmp_path, PLACE, api=api)
+    assert files_of(hub).keys() == SAVED and b"auto_map" not in files_of(hub)["config.json"]
+    assert "OwnConfig is defined outside ct_hf, so its code is not pushed" in warnings[0]
+
+
+def test_without_a_right_to_write(hub, api, left):
+    for token in (False, "hf_wrong"):
+        with pytest.raises(PermissionError, match="cannot be pushed to.*hf auth login") as caught:
+            push_folder(left, PLACE, api=HfApi(hub.endpoint, token=token))
+        assert "hf_wrong" not in str(caught.value)
+    with pytest.raises(PermissionError, match="other/tracker cannot be pushed to"):
+        push_folder(left, "other/tracker", api=api)
+    assert not hub.repositories
+
+
+def test_the_command(hub, left, tmp_path):
+    """In a process of its own: the client reads its address when it is imported."""
+
+    def push(*arguments, token=TOKEN):
+        environment = {**hub.environment(tmp_path / "home", token=token), "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "ct_hf.cli", "push", *map(str, arguments)]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    done = push(left, PLACE, "--message", "From the shell")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"pushed to {hub.endpoint}/{PLACE}, commit {hub.repositories['models', PLACE].head.oid[:8]}" in done.stdout
+    assert (
+        hub.repositories["models", PLACE].head.title == "From the shell" and hub.repositories["models", PLACE].private
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    assert not any(TOKEN in request for request in hub.requests)
+    assert not any(TOKEN.encode() in data for data in files_of(hub).values())
+
+
+def test_the_command_says_what_is_wrong_in_a_line(tmp_path, capsys):
+    assert main(["push", str(tmp_path), PLACE]) == 1
+    assert capsys.readouterr().err.startswith(f"ct-hf: `folder` {tmp_path} holds no config.json")
+
+
+def test_pushing_is_there_for_every_tracker():
+    assert PreTrainedTracker.push_to_hub.__doc__ and OSTrackModel.push_to_hub is PreTrainedTracker.push_to_hub
