@@ -6,6 +6,8 @@ opens the page on this machine; README.md beside this file says how it becomes a
 to choose from, folders or Hub repositories with commas between.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 from html import escape
@@ -51,29 +53,22 @@ def _problem(error: Exception) -> gr.Error:
     return gr.Error(escape(str(error)), duration=None, print_exception=False)
 
 
-def show_video(path: str | None) -> tuple[Any, str, None, str]:
+def show_video(path: str | None) -> tuple[Any, Any, str, None, str]:
     """First frame, no box, no corner, and what to do next."""
     if path is None:
-        return gr.Image(value=None, visible=False), "", None, ""
+        return gr.update(visible=False), None, "", None, ""
     try:
-        return gr.Image(value=first_frame(path), visible=True), "", None, _CLICK
+        return gr.update(visible=True), first_frame(path), "", None, _CLICK
     except ValueError as error:
         raise _problem(error) from error
 
 
-def show_sample() -> tuple[str, Any, str, None, str]:
+def show_sample() -> tuple[str, Any, Any, str, None, str]:
     """The rendered sample with the box that its target has in the first frame."""
     path = str(sample_video())
     text = box_text(SAMPLE.boxes[0])
-    frame = first_frame(path)
-    picture = draw_box(frame, parse_box(text, frame))
-    return (
-        path,
-        gr.Image(value=picture, visible=True),
-        text,
-        None,
-        "The target of the sample is marked. Track it, or another.",
-    )
+    picture, corner, hint = show_box(path, text)
+    return path, gr.update(visible=True), picture, text, corner, hint
 
 
 def click_corner(
@@ -107,12 +102,12 @@ def show_box(path: str | None, text: str) -> tuple[Any, Any, Any]:
 
 
 def _box_hint(box: list[float]) -> str:
-    return f"{box[2]:g} × {box[3]:g} pixels. Click again to draw another."
+    return f"{box[2]:g} × {box[3]:g} pixels. Click two corners to draw another."
 
 
 def track(path: str | None, text: str, tracker: str, progress: gr.Progress = _PROGRESS) -> Iterator[tuple[Any, ...]]:
     """Follow the target; the files are Gradio's after the last `yield`, so those of this function can go."""
-    yield gr.HTML(visible=True), gr.Column(visible=False), None, "", None, None
+    yield gr.update(visible=True), gr.update(visible=False), None, "", None, None
     try:
         frame = first_frame(path)
         box = parse_box(text, frame)
@@ -121,7 +116,7 @@ def track(path: str | None, text: str, tracker: str, progress: gr.Progress = _PR
         with TemporaryDirectory(prefix="ct_hf-space-") as folder:
             followed = follow_target(model, path, box, folder, partial(_tell, progress))
             drawn, boxes, table = map(str, (followed.video, *followed.tables))
-            yield gr.HTML(visible=False), gr.Column(visible=True), drawn, _summary(tracker, followed), boxes, table
+            yield gr.update(visible=False), gr.update(visible=True), drawn, _summary(tracker, followed), boxes, table
     except (ValueError, OSError) as error:
         raise _problem(error) from error
 
@@ -171,13 +166,13 @@ def _style() -> str:
 """
 
 
-def _limits(trackers: list[str]) -> str:
+def _limits() -> str:
     """What the page does not do, and what its trackers are not."""
     text = (
         f"The first {MAX_FRAMES} frames are tracked (20 s at 30 a second), for at most {MAX_SECONDS:.0f} s; frames have up to "
         f"{MAX_SIDE} pixels a side, files {_MOST_UPLOADED} MB. Files are deleted after an hour."
     )
-    if "teacher" in trackers:
+    if not os.environ.get("CT_HF_TRACKERS"):
         text += " `teacher` is the one that ships with ct_hf: small, and trained on rendered sequences alone."
     return text
 
@@ -192,10 +187,14 @@ def build_page() -> gr.Blocks:
         gr.Markdown(_HEAD)
         with gr.Row():
             with gr.Column():
-                video = gr.File(label="Video", file_types=["video"], height=140)
+                video = gr.Video(label="Video", sources=["upload"], buttons=[], height=180)
                 sample = gr.Button("Use the rendered sample")
-                frame = gr.Image(label="First frame", interactive=False, visible=False, buttons=[], format="jpeg")
-                hint = gr.Markdown()
+                # Shown and hidden as a whole: Gradio never deletes the files of a component that is itself updated.
+                with gr.Column(visible=False) as first:
+                    frame = gr.Image(
+                        label="First frame", interactive=False, buttons=[], format="jpeg", elem_id="frame"
+                    )
+                    hint = gr.Markdown()
                 box = gr.Textbox(label="Box", info="x, y, width, height in pixels of the first frame", max_lines=1)
                 tracker = gr.Dropdown(
                     trackers,
@@ -205,21 +204,23 @@ def build_page() -> gr.Blocks:
                     allow_custom_value=True,
                 )
                 run = gr.Button("Track", variant="primary")
-                gr.Markdown(_limits(trackers))
+                gr.Markdown(_limits())
             with gr.Column():
                 status = gr.HTML(_WAITING, padding=False)
                 with gr.Column(visible=False) as results:
-                    drawn = gr.Video(label="Tracked video", autoplay=True, loop=True, interactive=False)
+                    drawn = gr.Video(
+                        label="Tracked video", autoplay=True, loop=True, interactive=False, elem_id="tracked"
+                    )
                     summary = gr.HTML(elem_classes="summary", padding=False)
                     with gr.Row():
                         boxes = gr.DownloadButton("Boxes (.txt)", size="sm", min_width=120)
                         table = gr.DownloadButton("Boxes and scores (.csv)", size="sm", min_width=120)
-        shown = [frame, box, corner, hint]
+        shown = [first, frame, box, corner, hint]
         quiet = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
         video.upload(show_video, video, shown, **quiet)
         video.clear(lambda: show_video(None), None, shown, **quiet)
         sample.click(show_sample, None, [video, *shown], api_visibility="private")
-        frame.select(click_corner, [video, corner], shown, **quiet)
+        frame.select(click_corner, [video, corner], [frame, box, corner, hint], **quiet)
         box.change(show_box, [video, box], [frame, corner, hint], **quiet)
         found = [status, results, drawn, summary, boxes, table]
         run.click(track, [video, box, tracker], found, show_progress_on=status, scroll_to_output=True)
@@ -228,19 +229,23 @@ def build_page() -> gr.Blocks:
 
 def main() -> None:
     """Serve the page where `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT` say, on this machine by default."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, which takes the files away
     sample_video()  # before anyone waits for it
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
     theme = gr.themes.Default(**fonts).set(
         body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"
     )
-    build_page().launch(
-        theme=theme,
-        css=_style(),
-        max_file_size=_MOST_UPLOADED * gr.FileSize.MB,
-        show_error=True,  # what nobody foresaw is better seen than silent
-        ssr_mode=False,
-        footer_links=["api", "gradio"],
-    )
+    # Gradio leaves its files when it is stopped while somebody has the page open.
+    with TemporaryDirectory(prefix="ct_hf-space-", ignore_cleanup_errors=True) as cache:
+        os.environ.setdefault("GRADIO_TEMP_DIR", cache)
+        build_page().launch(
+            theme=theme,
+            css=_style(),
+            max_file_size=_MOST_UPLOADED * gr.FileSize.MB,
+            show_error=True,  # what nobody foresaw is better seen than silent
+            ssr_mode=False,
+            footer_links=["api", "gradio"],
+        )
 
 
 if __name__ == "__main__":
