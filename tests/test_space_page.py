@@ -190,6 +190,8 @@ def test_a_visitor_tracks_the_sample(page):
     page.wait_for_function("document.querySelector('#frame img').naturalWidth == 480")
     place = frame.bounding_box()
     scale = place["width"] / 480
+    assert page.get_by_label("Clear").is_visible()
+    assert not page.get_by_label("Trim video to selection").is_visible(), "it would fetch an encoder from elsewhere"
     for x, y, then in ((0, 0, "Now the opposite corner"), (1, 1, "Click two corners to draw another")):
         left, top = given[0] + x * given[2], given[1] + y * given[3]
         page.mouse.click(place["x"] + left * scale, place["y"] + top * scale)
@@ -221,3 +223,19 @@ def test_a_visitor_types_a_box_and_sees_what_is_wrong(page):
     page.get_by_text("outside the frame of 480x360").wait_for()
     page.get_by_role("button", name="Track", exact=True).click()
     page.get_by_test_id("toast-body").get_by_text("outside the frame of 480x360").wait_for()
+
+
+def test_a_visitor_uploads_videos(page, video, tmp_path):
+    """One that is good, one that is none; of the first nothing is left then."""
+    choose = page.locator("#video input[type=file]")
+    choose.set_input_files(video)
+    page.get_by_text("Click two opposite corners of the target").wait_for()
+    page.wait_for_function("document.querySelector('#frame img').naturalWidth == 160")
+    page.get_by_role("button", name="Track", exact=True).click()
+    page.get_by_test_id("toast-body").get_by_text("There is no box yet").wait_for()
+    page.locator("#video").get_by_label("Clear").click()
+    page.locator("#frame").wait_for(state="hidden")
+    (tmp_path / "notes.mp4").write_text("no video" * 100)
+    choose.set_input_files(tmp_path / "notes.mp4")
+    page.get_by_test_id("toast-body").get_by_text("notes.mp4 is not a video that can be read").wait_for()
+    assert not page.locator("#frame").is_visible()

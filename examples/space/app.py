@@ -53,14 +53,14 @@ def _problem(error: Exception) -> gr.Error:
     return gr.Error(escape(str(error)), duration=None, print_exception=False)
 
 
-def show_video(path: str | None) -> tuple[Any, Any, str, None, str]:
-    """First frame, no box, no corner, and what to do next."""
-    if path is None:
-        return gr.update(visible=False), None, "", None, ""
-    try:
-        return gr.update(visible=True), first_frame(path), "", None, _CLICK
-    except ValueError as error:
-        raise _problem(error) from error
+def show_video(path: str | None) -> Iterator[tuple[Any, Any, str, None, str]]:
+    """First frame, no box, no corner, and what to do next; nothing is left of the video before."""
+    yield gr.update(visible=False), None, "", None, ""
+    if path is not None:
+        try:
+            yield gr.update(visible=True), first_frame(path), "", None, _CLICK
+        except ValueError as error:
+            raise _problem(error) from error
 
 
 def show_sample() -> tuple[str, Any, Any, str, None, str]:
@@ -148,7 +148,10 @@ def _summary(tracker: str, followed: Followed) -> str:
 
 
 def _style() -> str:
-    """Style sheet; the curve takes its colours from the theme of the page."""
+    """
+    Style sheet. The curve takes its colours from the theme of the page; Gradio's buttons for cutting videos are not there,
+    since they would fetch an encoder from elsewhere.
+    """
     light, dark = (
         " ".join(f"--{name}: {color};" for name, color in THEMES[name].variables().items())
         for name in ("light", "dark")
@@ -156,6 +159,8 @@ def _style() -> str:
     return f"""
 .summary {{ {light} }}
 .dark .summary {{ {dark} }}
+.html-container {{ padding: 0 !important; }}
+#video button[aria-label^="Trim"], #video button[aria-label^="Reset"] {{ display: none; }}
 .summary p {{ margin: 0 0 .6rem; }}
 .waiting {{ display: grid; min-height: 14rem; place-items: center; border: 1px dashed var(--border-color-primary);
   color: var(--body-text-color-subdued); }}
@@ -187,7 +192,7 @@ def build_page() -> gr.Blocks:
         gr.Markdown(_HEAD)
         with gr.Row():
             with gr.Column():
-                video = gr.Video(label="Video", sources=["upload"], buttons=[], height=180)
+                video = gr.Video(label="Video", sources=["upload"], buttons=[], height=180, elem_id="video")
                 sample = gr.Button("Use the rendered sample")
                 # Shown and hidden as a whole: Gradio never deletes the files of a component that is itself updated.
                 with gr.Column(visible=False) as first:
@@ -206,19 +211,19 @@ def build_page() -> gr.Blocks:
                 run = gr.Button("Track", variant="primary")
                 gr.Markdown(_limits())
             with gr.Column():
-                status = gr.HTML(_WAITING, padding=False)
+                status = gr.HTML(_WAITING)
                 with gr.Column(visible=False) as results:
                     drawn = gr.Video(
                         label="Tracked video", autoplay=True, loop=True, interactive=False, elem_id="tracked"
                     )
-                    summary = gr.HTML(elem_classes="summary", padding=False)
+                    summary = gr.HTML(elem_classes="summary")
                     with gr.Row():
                         boxes = gr.DownloadButton("Boxes (.txt)", size="sm", min_width=120)
                         table = gr.DownloadButton("Boxes and scores (.csv)", size="sm", min_width=120)
         shown = [first, frame, box, corner, hint]
         quiet = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
         video.upload(show_video, video, shown, **quiet)
-        video.clear(lambda: show_video(None), None, shown, **quiet)
+        video.clear(show_video, video, shown, **quiet)
         sample.click(show_sample, None, [video, *shown], api_visibility="private")
         frame.select(click_corner, [video, corner], [frame, box, corner, hint], **quiet)
         box.change(show_box, [video, box], [frame, corner, hint], **quiet)
