@@ -194,10 +194,18 @@ class TestFollowing:
 
     def test_large_frames_are_drawn_small_but_tracked_whole(self, video, tiny_tracker, tmp_path, monkeypatch):
         whole = following.follow_target(tiny_tracker, video, BOX, tmp_path / "whole")
+        drawn = []
+
+        def draw(frame, tracks, **marks):
+            drawn.append(tracks[0].box.tolist())
+            return frame
+
+        monkeypatch.setattr("ct_hf.tracking.record.draw_tracks", draw)
         monkeypatch.setattr(following, "DRAWN_SIDE", 50)
         small = following.follow_target(tiny_tracker, video, BOX, tmp_path / "small")
         assert small.tables[0].read_text() == whole.tables[0].read_text()
         assert next(iter(open_video(small.video))).shape == (40, 50, 3)
+        np.testing.assert_allclose(drawn, np.loadtxt(whole.tables[0], delimiter=",") / 2, atol=0.01)
 
     def test_a_box_that_cannot_be_used_leaves_no_file(self, video, tiny_tracker, tmp_path):
         with pytest.raises(ValueError, match="outside"):

@@ -113,9 +113,10 @@ def _check(repository: str, folder: str, sizes: Mapping[str, int]) -> None:
         ) from error
     if not isinstance(config, TrackerConfig):
         raise TrackerError(f"{repository} holds a model of type {config.model_type}, which is no tracker of ct_hf's.")
-    total = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
-    if not total:
+    weights = [size for name, size in sizes.items() if name.endswith(".safetensors")]
+    if not weights:
         raise TrackerError(f"{repository} holds no weights as safetensors, the only ones that are loaded here.")
+    total = sum(weights)
     if total > MAX_WEIGHTS:
         raise TrackerError(
             f"The weights of {repository} are {total / 1e9:.1f} GB, more than the {MAX_WEIGHTS / 1e9:.0f} GB that this page "
