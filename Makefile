@@ -23,4 +23,4 @@ demo: setup  ## Compress the small teacher, show what it kept (some minutes on t
 	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch
 
 test: setup  ## Run style checks and tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ct_hf.compression import CompressionArguments, StagePlan
 from ct_hf.models import PreTrainedTracker, TrackerImageProcessor, TrackerOutput
+from ct_hf.models.layers import MLP
 
 
 Groups = dict[str, torch.Tensor]
@@ -16,7 +17,8 @@ Groups = dict[str, torch.Tensor]
 class PlainRecipe:
     """
     A step as one would write it down from the paper: the teacher runs alone and whole, then the path runs layer by layer from
-    the pixels on, with every attention map laid out in memory. Its losses are those of [`~compression.MixedTracker`].
+    the pixels on, with every attention map laid out in memory and nothing computed anew for backward. Its losses are those of
+    [`~compression.MixedTracker`].
 
     Args:
         teacher ([`PreTrainedTracker`]): frozen.
@@ -37,7 +39,7 @@ class PlainRecipe:
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student.train()
         for module in student.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, _BatchNorm | MLP):  # an MLP keeps all of its tensors then
                 module.eval()
         for tracker in (teacher, student):
             tracker.set_attn_implementation("eager")

@@ -1,10 +1,16 @@
 """What tests of several folders share."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from ct_hf.models import OSTrackConfig, OSTrackModel
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # there is a worker for each core
 
 
 @pytest.fixture(scope="session")
