@@ -320,9 +320,9 @@ def demo() -> Student:
     """What `make demo` makes of the shipped teacher; the figures are those of the README."""
     conditions = "cpu, float32, batch size 1, 1 thread, trackers in turns, clock: crop, forward pass and box of a frame that was decoded before"
     rows = [
-        ("teacher", 12, 2_390_885, 0.2559616, 67.1, 84.8, 81.4, 99.9),
-        ("student", 4, 1_067_877, 0.1044096, 62.9, 82.7, 75.9, 205.3),
-        ("from scratch", 4, 1_067_877, 0.1044096, 12.3, 16.0, 9.4, 188.9),
+        ("teacher", 12, 2_390_885, 0.2559616, 67.07, 84.8, 81.4, 88.4),
+        ("student", 4, 1_067_877, 0.1044096, 63.50, 82.7, 77.4, 164.2),
+        ("from scratch", 4, 1_067_877, 0.1044096, 13.29, 12.6, 7.0, 156.8),
     ]
     columns = ("name", "layers", "parameters", "gmacs", "auc", "precision", "norm_precision", "fps")
     return Student(
@@ -346,7 +346,7 @@ def demo() -> Student:
                 "Replacement": "progressive, 0.5 to 1, a path for each batch; the student alone in the last 10 %",
                 "Loss weights": "ground truth 1, teacher's prediction 1, its hidden states 0.2 (mse, all stages)",
                 "Seed": 42,
-                "Time": "8.4 minutes after installation, 4.2 of them the compression",
+                "Time": "10.1 minutes after installation, 4.9 of them the compression",
             },
             command="accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch",
             notes="One run. *From scratch* is a tracker of the student's shape, trained for as many steps on the same pairs without the "
@@ -357,7 +357,7 @@ def demo() -> Student:
             data="Sequences rendered on the fly by `ct_hf.data.ProceduralWorld` from drawn textures. No footage and no photographs; its "
             "teacher has seen [photographs](teacher.md#data).",
             limits="Small, made to show a compression. On 22 real sequences that none of them has seen, the teacher reaches an AUC of 57.2, "
-            "this student 52.2 (91.2 %) and the one from scratch 11.9; a box that never moves scores 26.9 there. It has its "
+            "this student 52.3 (91.4 %) and the one from scratch 12.0; a box that never moves scores 26.9 there. It has its "
             "teacher's [limits](teacher.md#limits-and-biases) and learnt from rendered sequences alone: what real video has and "
             "they lack, it follows worse. It follows whatever or whoever its box shows: what that is used for is its user's to "
             "answer for.",

@@ -96,7 +96,7 @@ class TrackerConfig(PreTrainedConfig):
         """Refuse what no machine could hold, before anything is allocated."""
         for name, largest in _LARGEST.items():
             value = getattr(self, name, None)
-            if value is not None and not value <= largest:
+            if value is not None and value > largest:
                 raise ValueError(
                     f"`{name}` is {value}, expected at most {largest}. Check where the configuration is from."
                 )
