@@ -39,7 +39,8 @@ _PASSED_OVER = re.compile(r"[._]|checkpoint-\d+$")
 """Files and folders of the run, as transformers' Trainer leaves them out."""
 _REPLACED = re.compile(r"model.*\.safetensors|model\.safetensors\.index\.json|[^/]+\.py")
 """What of an earlier push would be loaded together with that of a later one."""
-_TITLE = re.compile(r"^# (\S+/\S+)$", re.MULTILINE)
+_OWN_NAMES = (re.compile(r"^# (\S+/\S+)$", re.MULTILINE), re.compile(r'\.from_pretrained\("([^"]+)"'))
+"""What a card calls the tracker: in its title, and where it is loaded from."""
 
 
 def push_folder(
@@ -255,15 +256,14 @@ def _with_auto_map(settings: dict[str, Any], auto_map: dict[str, str]) -> bytes:
 
 
 def _speaking_of(repository: str, card: bytes | Path) -> bytes:
-    """Put the repository's name where a card has the one in its title."""
+    """Put the repository's name where a card has the one in its title, and the place that it loads the tracker from."""
     text = (card.read_bytes() if isinstance(card, Path) else card).decode("utf-8")
-    title = _TITLE.search(text)
-    if title:
-        text = re.sub(rf"(?<![\w./-]){re.escape(title[1])}(?![\w/-])", repository, text)
-        card = ModelCard(text)
-        if card.data.model_name == title[1].partition("/")[2]:
-            card.data.model_name = repository.partition("/")[2]
-            text = str(card)
+    for name in dict.fromkeys(found[1] for pattern in _OWN_NAMES if (found := pattern.search(text))):
+        text = re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", repository, text)
+        spoken = ModelCard(text, ignore_metadata_errors=True)
+        if spoken.data.model_name == name.rpartition("/")[2]:
+            spoken.data.model_name = repository.rpartition("/")[2]
+            text = str(spoken)
     return text.encode()
 
 

@@ -1,6 +1,7 @@
 """What is pushed, where to, and what of it stays here."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,12 @@ from ct_hf.hub.card import UNNAMED
 from ct_hf.hub.push import tracker_files
 from ct_hf.models import PreTrainedTracker, TrackerConfig
 
+from .clean import run
 from .server import TOKEN
 
 
 PLACE = "org/ct-tiny"
+ROOT = Path(__file__).parents[2]
 CODE = {
     "box_ops.py",
     "configuration_ostrack.py",
@@ -98,6 +101,21 @@ def test_the_card_speaks_of_the_repository(hub, api, left):
         and "library_name: transformers" in card
     )
     assert "your-name/ct-student" in (left / "student" / "README.md").read_text(), "here it stays as it was"
+
+
+def test_the_code_of_pushed_cards_runs_as_printed(hub, api, left, tmp_path):
+    """Of a run's student, and of the teacher that ships here, whose card speaks of its folder."""
+    environment = {**hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    code = []
+    for place, folder in ((PLACE, left), ("org/small-teacher", ROOT / "examples" / "assets" / "teacher")):
+        push_folder(folder, place, api=api)
+        card = files_of(hub, place)["README.md"].decode()
+        code += re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+        assert "examples/assets/teacher" not in card and f'from_pretrained("{place}")' in code[-1]
+    assert len(code) == 2
+    done = run("\nprint(len(boxes))\n".join([*code, ""]), environment=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["59", "59"]
 
 
 def test_nothing_here_is_changed_by_a_push(hub, api, left, tiny_tracker, tmp_path):
