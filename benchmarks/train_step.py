@@ -77,16 +77,7 @@ class ListedPaths(CompressionTrainer):
 
 
 class TrainerStep:
-    """
-    The step of [`~compression.CompressionTrainer`], taken apart and timed; like [`PlainRecipe`] to its caller.
-
-    Args:
-        teacher ([`PreTrainedTracker`]): frozen.
-        student ([`PreTrainedTracker`]): trained.
-        plan ([`StagePlan`]): how both are cut.
-        args ([`CompressionArguments`]): the trainer's.
-        clock ([`Clock`]): what the parts are timed by.
-    """
+    """The step of [`~compression.CompressionTrainer`], taken apart and timed; to its caller like [`PlainRecipe`]."""
 
     def __init__(
         self,

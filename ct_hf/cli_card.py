@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from .compression import InitializationReport, StagePlan, stage_table
+from .compression.record import data_lines, training_rows
 from .hub.card import UNNAMED, TrackerCard
 from .names import public_name, repository_of
 
@@ -80,34 +81,6 @@ def describe_run(
         licenses=_licenses(license, record, photographs),
         license=license,
     )
-
-
-def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reader of a card wants to know of a compression's record, a row of a table each."""
-    replacement, losses, optimizer = record["replacement"], record["losses"], record["optimizer"]
-    step, steps = record["step"], record["max_steps"]
-    kept = f"; kept are the weights of step {step}, best by {record['best_by']}" if record["best_by"] else ""
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    terms = ", ".join(f"{name} x{factor:g}" for name, factor in (losses["term_weights"] or {}).items())
-    parts = {"train_embeddings": "embeddings", "train_head": "head", "train_batch_norm": "batch-norm statistics"}
-    frozen = [part for name, part in parts.items() if not record["trained"][name]]
-    alone = f"; the student alone in the last {100 * replacement['finetune_share']:g} %"
-    return {
-        "Steps": f"{steps}{kept}",
-        "Pairs a step": record["pairs_per_step"],
-        "Optimizer": f"{optimizer['optim']}, weight decay {optimizer['weight_decay']:g}, "
-        f"gradients clipped at {optimizer['max_grad_norm']:g}",
-        "Learning rate": f"{optimizer['learning_rate']:g}, {optimizer['lr_scheduler_type']}",
-        "Replacement": f"{replacement['schedule']}, {replacement['p_init']:g} to 1, a path for each "
-        f"{replacement['path_granularity']}{'' if replacement['schedule'] == 'linear' else alone}",
-        "Loss weights": f"ground truth {losses['track_weight']:g}, teacher's prediction {losses['guidance_weight']:g}, "
-        f"its hidden states {losses['mimicking_weight']:g} ({losses['mimicking']}, {losses['mimicking_stages']} stages)",
-        **({"Factors of terms": terms} if terms else {}),
-        "Not trained": ", ".join(frozen) or "nothing",
-        "Precision": record["precision"],
-        "Seed": record["seed"],
-        "Versions": versions,
-    }
 
 
 def public_command(argv: Sequence[str], teacher: str, num_processes: int = 1) -> str:
@@ -185,13 +158,7 @@ def _data(record: Mapping[str, Any], photographs: bool) -> str:
     if _rendered(record):
         painted = "photographs of whoever trained it and from drawn textures" if photographs else "drawn textures"
         return f"Sequences rendered on the fly by `ct_hf.data.ProceduralWorld` from {painted}. No footage."
-    lines = []
-    for source in record["data"]:
-        name = source.get("repository") or source.get("name") or source.get("folder") or "annotated sequences"
-        revision = f" at `{source['revision']}`" if source.get("revision") else ""
-        count = f", {source['sequences']} sequences" if "sequences" in source else ""
-        lines.append(f"- `{name}`{revision}{count}: {100 * source['share']:.3g} % of the pairs")
-    return "\n".join(lines)
+    return data_lines(record)
 
 
 def _licenses(license: str, record: Mapping[str, Any], photographs: bool) -> str:
@@ -211,4 +178,4 @@ def _licenses(license: str, record: Mapping[str, Any], photographs: bool) -> str
     return f"- **Weights:** {weights}\n- **Training data:** {data}"
 
 
-__all__ = ["describe_run", "find_license", "public_command", "training_rows"]
+__all__ = ["describe_run", "find_license", "public_command"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
 
 from .cli_card import describe_run
@@ -35,7 +34,7 @@ from .data import (
     stream_pairs,
 )
 from .evaluation import comparison_table, draw_animation, draw_strip, evaluate_trackers, save_plot
-from .hub import push_folder, write_card
+from .hub import write_card
 from .models.cost import count_gmacs
 from .names import public_name
 
@@ -275,9 +274,8 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     ################
     # What is judged is what a user would load, not what is in memory.
     trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
-    torch.set_num_threads(
-        1
-    )  # frames come one by one: on several threads a small tracker is slower, and its speed unsteady
+    # Frames come one by one: on several threads a small tracker is slower, and its speed unsteady.
+    torch.set_num_threads(1)
     student = trackers["student"]
     rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
     table = comparison_table(rows)
@@ -332,6 +330,5 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     )
 
     if args.push_to_hub:
-        api, private = HfApi(token=args.hub_token), args.hub_private_repo is not False
-        commit = push_folder(out, trainer.hub_model_id, private=private, revision=args.hub_revision, api=api)
+        commit = trainer.push_run(out)
         print(f"pushed to {commit.repo_url}, commit {commit.oid[:8]}")

@@ -15,7 +15,7 @@ from ct_hf.names import public_name, repository_of
         ("~/runs/teacher", "teacher"),
         ("outputs/run/student", "student"),
         (r"C:\runs\teacher", "teacher"),
-        ("/home/x/hub/models--user--tracker/snapshots/" + "0a" * 20, "user/tracker"),
+        ("/srv/hub/models--user--tracker/snapshots/" + "0a" * 20, "user/tracker"),
     ],
 )
 def test_public_name(place, name):

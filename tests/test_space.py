@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub.utils import httpx
 from transformers import BertConfig
 
+from ct_hf.cli_compress import build_parser
 from ct_hf.models import OSTrackModel
 from ct_hf.tracking import VideoError, VideoWriter, open_video
 
@@ -239,6 +240,15 @@ class TestOffered:
     def test_by_default_the_teacher_that_ships(self):
         offered = trackers.offered_trackers({})
         assert Path(offered["teacher"]) == ROOT / "examples" / "assets" / "teacher"
+
+    def test_what_the_demo_made_is_offered_too(self, tmp_path, monkeypatch):
+        student = ROOT / build_parser().get_default("output_dir") / "student"
+        made = [place for place in trackers._DEFAULT if place.resolve() == student]
+        assert len(made) == 1
+        (tmp_path / "student").mkdir()
+        (tmp_path / "student" / "config.json").touch()
+        monkeypatch.setattr(trackers, "_DEFAULT", (tmp_path / "student", tmp_path / "nothing"))
+        assert trackers.offered_trackers({}) == {"student": str(tmp_path / "student")}
 
     def test_what_the_environment_names(self, tmp_path):
         folders = [tmp_path / "a" / "student", tmp_path / "b" / "student", tmp_path / "c" / "other"]

@@ -8,7 +8,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from .replacement import ReplacementSchedule
+from .losses import Mimicking
+from .replacement import ReplacementSchedule, Shape
 
 
 logger = logging.get_logger(__name__)
@@ -187,7 +188,7 @@ class CompressionArguments(TrackerTrainingArguments):
     finetune_share: float = field(
         default=0.1, metadata={"help": "Share of the training in which the student runs alone (paper: alpha 2)."}
     )
-    replacement_schedule: Literal["progressive", "cosine", "constant", "linear"] = field(
+    replacement_schedule: Shape = field(
         default="progressive",
         metadata={
             "help": "How this probability rises: in a straight line between the two shares, along a cosine, in one step at "
@@ -211,7 +212,7 @@ class CompressionArguments(TrackerTrainingArguments):
             "help": 'Factors of single terms of the losses by their names in the log, such as {"giou": 0.5, "guidance_map": 0}.'
         },
     )
-    mimicking: Literal["mse", "smooth_l1", "cosine", "gram"] = field(
+    mimicking: Mimicking = field(
         default="mse", metadata={"help": "Distance of hidden states; gram compares the cosines between tokens."}
     )
     mimicking_stages: Literal["all", "student", "last"] = field(

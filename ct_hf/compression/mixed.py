@@ -213,7 +213,10 @@ class MixedTracker(nn.Module):
             raise ValueError(
                 f"`term_weights` names {', '.join(sorted(unknown))}, but the terms of this loss are {', '.join(terms)}."
             )
-        terms = {name: value * self.term_weights.get(name, 1) for name, value in terms.items()}
+        if not any(self.term_weights.get(name, 1) for name in terms):
+            raise ValueError(f"`term_weights` has 0 for all terms of this loss: {', '.join(terms)}. Leave one.")
+        for name, factor in self.term_weights.items():
+            terms[name] = factor * terms[name] if factor else torch.zeros_like(terms[name])
         return replace(output, loss=sum(terms.values()), loss_dict=terms), teacher_output and teacher_output.memory
 
     def _check_paths(self, paths: Sequence[Path], batch_size: int) -> None:

@@ -110,6 +110,23 @@ class PublishingTrainer(Trainer):
         self._finish_current_push()
         return push() if blocking else api.run_as_future(push)
 
+    def push_run(self, folder: str | Path) -> CommitInfo:
+        """
+        Push what a run left in a folder: its tracker with the card beside it, and its figures.
+
+        Args:
+            folder (`str` or `Path`): see [`~hub.push_folder`].
+
+        Returns:
+            `CommitInfo`
+
+        Raises:
+            ValueError, ConnectionError, PermissionError: see [`~hub.push_folder`].
+        """
+        return push_folder(
+            folder, self.hub_model_id, private=self._is_private(), revision=self.args.hub_revision, api=self._hub
+        )
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
@@ -150,15 +167,23 @@ class PublishingTrainer(Trainer):
         return push
 
     def _write_card(self, folder: str, fields: dict[str, Any]) -> None:
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        name = self.hub_model_id or Path(self.args.output_dir).absolute().name
+        write_plain_card(folder, self._deployed(), name, **{**self._card_fields(), **fields})
+
+    def _card_fields(self) -> dict[str, Any]:
+        """Return what is known of the training, as fields of [`~hub.TrackerCard`]."""
         training = {
             "Steps": self.state.global_step,
-            "Pairs a step": batch,
+            "Pairs a step": self._pairs_per_step,
             "Learning rate": self.args.learning_rate,
             "Seed": self.args.seed,
         }
-        name = self.hub_model_id or Path(self.args.output_dir).absolute().name
-        write_plain_card(folder, self._deployed(), name, **{"training": training, **fields})
+        return {"training": training}
+
+    @property
+    def _pairs_per_step(self) -> int:
+        """Pairs of an optimizer step, over all processes and micro-batches."""
+        return self._train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
 
     def _deployed(self) -> PreTrainedTracker:
         """Return the tracker that training is for, out of all wrappers."""

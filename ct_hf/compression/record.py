@@ -121,4 +121,60 @@ def record_compression(
     }
 
 
-__all__ = ["METHOD", "describe_data", "describe_teacher", "record_compression"]
+def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Pick what a reader of a model card wants to know of how a student was trained.
+
+    Args:
+        record (`Mapping`): see [`record_compression`].
+
+    Returns:
+        `dict[str, Any]`: a row of a table each.
+    """
+    replacement, losses, optimizer = record["replacement"], record["losses"], record["optimizer"]
+    step, steps = record["step"], record["max_steps"]
+    kept = f"; kept are the weights of step {step}, best by {record['best_by']}" if record["best_by"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    terms = ", ".join(f"{name} x{factor:g}" for name, factor in (losses["term_weights"] or {}).items())
+    parts = {"train_embeddings": "embeddings", "train_head": "head", "train_batch_norm": "batch-norm statistics"}
+    frozen = [part for name, part in parts.items() if not record["trained"][name]]
+    alone = f"; the student alone in the last {100 * replacement['finetune_share']:g} %"
+    return {
+        "Steps": f"{steps}{kept}",
+        "Pairs a step": record["pairs_per_step"],
+        "Optimizer": f"{optimizer['optim']}, weight decay {optimizer['weight_decay']:g}, "
+        f"gradients clipped at {optimizer['max_grad_norm']:g}",
+        "Learning rate": f"{optimizer['learning_rate']:g}, {optimizer['lr_scheduler_type']}",
+        "Replacement": f"{replacement['schedule']}, {replacement['p_init']:g} to 1, a path for each "
+        f"{replacement['path_granularity']}{'' if replacement['schedule'] == 'linear' else alone}",
+        "Loss weights": f"ground truth {losses['track_weight']:g}, teacher's prediction {losses['guidance_weight']:g}, "
+        f"its hidden states {losses['mimicking_weight']:g} ({losses['mimicking']}, {losses['mimicking_stages']} stages)",
+        **({"Factors of terms": terms} if terms else {}),
+        "Not trained": ", ".join(frozen) or "nothing",
+        "Precision": record["precision"],
+        "Seed": record["seed"],
+        "Versions": versions,
+    }
+
+
+def data_lines(record: Mapping[str, Any]) -> str:
+    """
+    Name what a student was trained on, for a model card.
+
+    Args:
+        record (`Mapping`): see [`record_compression`].
+
+    Returns:
+        `str`: Markdown list, a line a source.
+    """
+    lines = []
+    for source in record["data"]:
+        known = (source.get(key) for key in ("repository", "name", "folder", "source"))
+        name = next(filter(None, known))
+        revision = f" at `{source['revision']}`" if source.get("revision") else ""
+        counts = "".join(f", {source[what]} {what}" for what in ("sequences", "pairs") if what in source)
+        lines.append(f"- `{name}`{revision}{counts}: {100 * source['share']:.3g} % of the pairs")
+    return "\n".join(lines)
+
+
+__all__ = ["METHOD", "data_lines", "describe_data", "describe_teacher", "record_compression", "training_rows"]

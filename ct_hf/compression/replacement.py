@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 
 Path = tuple[bool, ...]
+Shape = Literal["progressive", "cosine", "constant", "linear"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ReplacementSchedule:
     initial: float = 0.5
     warmup: float = 0.1
     finetune: float = 0.1
-    shape: Literal["progressive", "cosine", "constant", "linear"] = "progressive"
+    shape: Shape = "progressive"
 
     def __post_init__(self):
         if not 0 < self.initial <= 1:
@@ -42,9 +43,9 @@ class ReplacementSchedule:
                 f"{self.warmup} and {self.finetune}."
             )
 
-        if self.shape not in ("progressive", "cosine", "constant", "linear"):
+        if self.shape not in get_args(Shape):
             raise ValueError(
-                f'`replacement_schedule` must be "progressive", "cosine", "constant" or "linear", got {self.shape!r}.'
+                f"`replacement_schedule` must be one of {', '.join(get_args(Shape))}, got {self.shape!r}."
             )
 
     def rate(self, step: int, total: int) -> float:

@@ -32,6 +32,9 @@ from .true_tracking import check_tracking_dataset, preserved_randomness, track_s
 
 logger = logging.get_logger(__name__)
 
+COUNTED = (*CAUSES, "nan_loss")
+"""What is left out and counted: clips and pairs by cause, and steps whose loss is not finite."""
+
 
 class TrackerTrainer(ResumableTrainer):
     """
@@ -97,7 +100,7 @@ class TrackerTrainer(ResumableTrainer):
         }
         self._last_log = (0, 0.0)  # step and time
         self.skipped: Counter[str] = Counter()
-        self._pending_skips = torch.zeros(len(CAUSES) + 1, dtype=torch.int64)  # and losses that were not finite
+        self._pending_skips = torch.zeros(len(COUNTED), dtype=torch.int64)
         super().__init__(
             model=model,
             args=args,
@@ -300,7 +303,7 @@ class TrackerTrainer(ResumableTrainer):
                     f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
                 )
         logger.warning(f"{text}. The step is left out.")
-        self._pending_skips[-1] += 1
+        self._pending_skips[COUNTED.index("nan_loss")] += 1
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
         """Leave out a step whose gradient is not finite, if that is asked for: in all processes, as it is the same in all."""
@@ -332,7 +335,7 @@ class TrackerTrainer(ResumableTrainer):
         inputs = super()._prepare_inputs(inputs)
         skipped = inputs.pop("skipped", None)
         if skipped is not None and self.model.training:
-            self._pending_skips[:-1] += skipped.cpu()
+            self._pending_skips[: len(CAUSES)] += skipped.cpu()
         for name in ("template_pixel_values", "search_pixel_values"):
             if inputs[name].dtype == torch.uint8:
                 inputs[name] = self.processing_class.normalize(inputs[name])
@@ -343,17 +346,16 @@ class TrackerTrainer(ResumableTrainer):
         step, now = self.state.global_step, time.perf_counter()
         last_step, last = self._last_log
         self._last_log = (step, now)
-        size = self._train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return round((step - last_step) * size / (now - last), 1)
+        return round((step - last_step) * self._pairs_per_step / (now - last), 1)
 
     def _count_skipped(self) -> None:
         """Add what all processes skipped since the last log."""
         pending, self._pending_skips = self._pending_skips, torch.zeros_like(self._pending_skips)
         if self.accelerator.num_processes > 1:
             pending = self.accelerator.reduce(pending.to(self.args.device))
-        causes = zip((*CAUSES, "nan_loss"), pending.tolist(), strict=True)
+        causes = zip(COUNTED, pending.tolist(), strict=True)
         self.skipped.update({cause: count for cause, count in causes if count})
-        if pending[:-1].any():
+        if pending[: len(CAUSES)].any():
             logger.warning_once("The stream skips bad clips or pairs; the log counts them by cause.")
 
     def _compile_layers(self, *trackers: PreTrainedTracker) -> None:

@@ -19,7 +19,7 @@ from ..data.sequences import Sequence
 from ..models.tracker import PreTrainedTracker
 from .arguments import CompressionArguments
 from .mixed import MixedTracker
-from .record import describe_data, describe_teacher, record_compression
+from .record import data_lines, describe_data, describe_teacher, record_compression, training_rows
 from .replacement import draw_path
 from .stages import StagePlan
 from .tracker_trainer import TrackerTrainer
@@ -227,12 +227,14 @@ class CompressionTrainer(TrackerTrainer):
             self.plan,
             teacher=self._teacher_description,
             data=describe_data(self.train_dataset),
-            pairs_per_step=self._train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.accelerator.num_processes,
+            pairs_per_step=self._pairs_per_step,
             max_steps=self.state.max_steps,
             step=best or self.state.global_step,
         )
+
+    def _card_fields(self) -> dict[str, Any]:
+        record = self._record()
+        return {"training": training_rows(record), **({"data": data_lines(record)} if record["data"] else {})}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:

@@ -47,7 +47,7 @@ def push_folder(
     folder: str | Path,
     repository: str,
     *,
-    private: bool = True,
+    private: bool | None = None,
     message: str = "Upload tracker",
     revision: str | None = None,
     api: HfApi | None = None,
@@ -64,8 +64,8 @@ def push_folder(
         folder (`str` or `Path`): folder of a tracker, or what `ct-hf compress` left behind: then the pictures and figures
             beside the student go with it.
         repository (`str`): Hub repository, `user/tracker`, made if it is not there.
-        private (`bool`, *optional*, defaults to `True`): whether only its owner may see it. A repository that is public is
-            then refused; one that is private stays so in any case.
+        private (`bool`, *optional*): whether only its owner may see it, as by default. A repository that is public is then
+            refused; one that is private stays so in any case.
         message (`str`, *optional*, defaults to `"Upload tracker"`): message of the commit.
         revision (`str`, *optional*): branch to push to, made if it is not there; the main one by default.
         api (`HfApi`, *optional*): client to push with; by default one that uses the saved token.
@@ -88,7 +88,7 @@ def push_folder(
     if "/" not in repository:
         raise ValueError(f"`repository` must name its owner too, such as 'user/{repository}', got {repository!r}.")
     files = tracker_files(folder, repository)
-    api = api or HfApi()
+    private, api = private is not False, api or HfApi()
     with reaching(repository):
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
@@ -143,7 +143,7 @@ def push_model(
         return push_folder(
             folder,
             repo_id,
-            private=private is not False,
+            private=private,
             message=commit_message,
             revision=revision,
             api=HfApi(token=token),

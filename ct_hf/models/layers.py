@@ -1,5 +1,6 @@
 """What the transformer blocks of several families share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +36,26 @@ def drop_path(hidden_states: torch.Tensor, rate: float, training: bool) -> torch
     return hidden_states * hidden_states.new_empty(shape).bernoulli_(1 - rate).div_(1 - rate)
 
 
+def contract(mlp: nn.Module, function: Callable[..., torch.Tensor], *neurons: torch.Tensor) -> torch.Tensor:
+    """
+    Run the second half of an MLP, which ends in its last linear layer, with less to keep for backward.
+
+    What lies between the neurons and that layer are the widest tensors of a tracker's layer. In training, backward computes them
+    anew; no matrix product is computed twice, since a checkpoint stops once it has what was not kept.
+
+    Args:
+        mlp (`nn.Module`): the MLP, which is in training or not.
+        function (`Callable`): its second half, without randomness.
+        neurons (`torch.Tensor` of shape `(batch_size, num_tokens, intermediate_size)`): one or more.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`.
+    """
+    if mlp.training and torch.is_grad_enabled():
+        return checkpoint(function, *neurons, use_reentrant=False, preserve_rng_state=False)
+    return function(*neurons)
+
+
 class MLP(nn.Module):
     """
     Two linear layers with an activation between.
@@ -53,15 +74,10 @@ class MLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """In and out `(batch_size, num_tokens, hidden_size)`."""
-        neurons = self.fc1(hidden_states)
-        if self.training and torch.is_grad_enabled():
-            # What `fc2` would keep for backward is the widest tensor of a layer; backward computes it anew from the neurons.
-            # No matrix product is computed twice, since a checkpoint stops once it has what was not kept.
-            return checkpoint(self._contract, neurons, use_reentrant=False, preserve_rng_state=False)
-        return self._contract(neurons)
+        return contract(self, self._contract, self.fc1(hidden_states))
 
     def _contract(self, neurons: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.activation_fn(neurons))
 
 
-__all__ = ["MLP", "drop_path", "eager_attention_forward"]
+__all__ = ["MLP", "contract", "drop_path", "eager_attention_forward"]

@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .box_ops import full_precision
 from .configuration_sutrack import SUTrackConfig
 from .heads import CenterHead, categorical_divergence
-from .layers import drop_path, eager_attention_forward
+from .layers import contract, drop_path, eager_attention_forward
 from .templates import TemplateBank, TemplateCrop, TemplateMemory
 from .tracker import Boundary, PreTrainedTracker, TrackerOutput, TrackerState
 
@@ -230,7 +230,10 @@ class SUTrackMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.fc1_norm(self.activation_fn(self.fc1_gate(hidden_states)) * self.fc1(hidden_states)))
+        return contract(self, self._contract, self.fc1_gate(hidden_states), self.fc1(hidden_states))
+
+    def _contract(self, gate: torch.Tensor, neurons: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.fc1_norm(self.activation_fn(gate) * neurons))
 
 
 class SUTrackLayer(GradientCheckpointingLayer):

@@ -18,7 +18,7 @@ from ct_hf.models import PreTrainedTracker, TrackerConfig
 MAX_WEIGHTS = 2_000_000_000  # bytes to download for a repository that somebody typed
 _HERE = Path(__file__).resolve().parent
 # In a Space the teacher lies beside the app; in the repository of ct_hf, where it always does.
-_DEFAULT = (_HERE / "teacher", _HERE / "../assets/teacher", _HERE / "../../outputs/demo/student")
+_DEFAULT = (_HERE / "teacher", _HERE / "../assets/teacher", _HERE / "../../outputs/compress/student")
 
 
 class TrackerError(ValueError):

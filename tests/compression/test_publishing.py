@@ -53,6 +53,7 @@ def test_the_card_says_what_is_known_and_no_more(hub, tmp_path):  # noqa: F811
     trainer.push_to_hub()
     card = hub.repositories["models", PLACE].head.files["README.md"].data.decode()
     assert f"# {PLACE}" in card and "| Steps" in card and "library_name: transformers" in card
+    assert "progressive, 0.5 to 1" in card and "- `list`, " in card, "method and data are those of the record"
     assert "generated_from_trainer" not in card and "license: unknown" in card and "model-index" not in card
     trainer.push_to_hub(data="Noise of one seed.", license="mit", commit_message="Card")
     card = hub.repositories["models", PLACE].head.files["README.md"].data.decode()

@@ -1,5 +1,7 @@
 """What can be changed about the method, one argument each, and what each changes."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -25,6 +27,26 @@ def test_factors_of_single_terms():
     mixed = make_mixed(term_weights=dict.fromkeys(plain, 0) | {"focal": 2})
     output = mixed(paths=[(True, False)] * 2, **make_batch())
     assert output.loss.item() == pytest.approx(2 * plain["focal"])
+
+
+def test_a_term_without_weight_costs_no_gradient_and_breaks_nothing(monkeypatch):
+    mixed = make_mixed(term_weights={"giou": 0})
+    losses = type(mixed.student).compute_loss
+    monkeypatch.setattr(
+        type(mixed.student),
+        "compute_loss",
+        lambda *args: {name: value * (math.nan if name == "giou" else 1) for name, value in losses(*args).items()},
+    )
+    output = mixed(paths=[(True, False)] * 2, **make_batch())
+    assert not output.loss_dict["giou"].requires_grad
+    output.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in mixed.parameters() if parameter.grad is not None)
+
+
+def test_a_loss_without_any_term_is_refused():
+    mixed = make_mixed(term_weights=dict.fromkeys(terms(), 0))
+    with pytest.raises(ValueError, match="`term_weights` has 0 for all terms of this loss: focal, giou"):
+        mixed(paths=[(True, False)] * 2, **make_batch())
 
 
 def test_unknown_terms_are_refused_with_the_known_ones():

@@ -1,20 +1,30 @@
-"""The MLP keeps less for backward than it would by itself, and computes the same."""
+"""An MLP keeps less for backward than it would by itself, and computes the same."""
 
+import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ct_hf.models import SUTrackConfig
 from ct_hf.models.layers import MLP
+from ct_hf.models.modeling_sutrack import SUTrackMLP
 
 
-def build() -> tuple[MLP, torch.Tensor]:
+MLPS = {
+    "plain": lambda: MLP(8, 32, "gelu"),
+    "gated": lambda: SUTrackMLP(SUTrackConfig(hidden_size=8, intermediate_size=32, num_attention_heads=2)),
+}
+
+
+def build(kind: str) -> tuple[nn.Module, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    mlp = MLP(8, 32, "gelu")
+    mlp = MLPS[kind]()
     for parameter in mlp.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
     return mlp, torch.randn(2, 5, 8, generator=generator)
 
 
-def gradients(mlp: MLP, tokens: torch.Tensor) -> list[torch.Tensor]:
+def gradients(mlp: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
     tokens = tokens.clone().requires_grad_()
     mlp(tokens).square().sum().backward()
     found = [tokens.grad, *(parameter.grad for parameter in mlp.parameters())]
@@ -22,14 +32,16 @@ def gradients(mlp: MLP, tokens: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
-def test_gradients_in_training_are_those_without_recomputation():
-    mlp, tokens = build()
+@pytest.mark.parametrize("kind", MLPS)
+def test_gradients_in_training_are_those_without_recomputation(kind):
+    mlp, tokens = build(kind)
     for trained, plain in zip(gradients(mlp.train(), tokens), gradients(mlp.eval(), tokens), strict=True):
         assert torch.equal(trained, plain)
 
 
-def test_one_wide_tensor_is_kept_and_no_product_is_repeated():
-    mlp, tokens = build()
+@pytest.mark.parametrize(("kind", "wide_tensors"), [("plain", {True: 1, False: 2}), ("gated", {True: 2, False: 5})])
+def test_neurons_alone_are_kept_and_no_product_is_repeated(kind, wide_tensors):
+    mlp, tokens = build(kind)
     kept, products = {}, {}
     for mode in (True, False):
         mlp.train(mode)
@@ -44,5 +56,5 @@ def test_one_wide_tensor_is_kept_and_no_product_is_repeated():
             mlp(tokens.clone().requires_grad_()).sum().backward()
         products[mode] = counter.get_total_flops()
         assert output.requires_grad
-    assert kept == {True: 1, False: 2}
+    assert kept == wide_tensors
     assert products[True] == products[False]
