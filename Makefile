@@ -5,10 +5,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test
+.PHONY: help setup demo test reproduce reproduce-quick
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## Make .venv with everything the project needs, pinned
 
@@ -24,3 +24,11 @@ demo: setup  ## Compress the small teacher, show what it kept (some minutes on t
 
 test: setup  ## Run style checks and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
+reproduce-quick: setup  ## Compare the method's parts on one seed (some ten minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/run.py --tables quick --out outputs/reproduce-quick
+	$(BIN)/python examples/reproduce/tables.py --tables quick --results outputs/reproduce-quick
+
+reproduce: setup  ## All comparisons with all their seeds; goes on where it stopped (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/run.py
+	$(BIN)/python examples/reproduce/tables.py

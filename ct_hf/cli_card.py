@@ -71,7 +71,7 @@ def describe_run(
         evaluated_on=f"{num_sequences} {judged_on}",
         hardware=_hardware(rows),
         training=training_rows(record),
-        command=public_command(argv, teacher, num_processes),
+        command=public_command(argv, num_processes),
         notes="\n\n".join(notes),
         pictures=pictures,
         stages=stage_table(plan, report.layers),
@@ -83,21 +83,18 @@ def describe_run(
     )
 
 
-def public_command(argv: Sequence[str], teacher: str, num_processes: int = 1) -> str:
+def public_command(argv: Sequence[str], num_processes: int = 1) -> str:
     """
     Say how the command was called, without the paths of this machine and without an access token.
 
     Args:
         argv (sequence of `str`): its arguments.
-        teacher (`str`): what was compressed, which the arguments may leave to a default.
         num_processes (`int`, *optional*, defaults to 1): processes.
 
     Returns:
         `str`: a line of a shell.
     """
     words = [_public_word(word) for word in _without_token(argv)]
-    if not any(word.split("=")[0] == "--teacher" for word in argv):
-        words = ["--teacher", public_name(teacher), *words]
     start = ["ct-hf", "compress"]
     if num_processes > 1:
         start = ["accelerate", "launch", "--num_processes", str(num_processes), "-m", "ct_hf.cli", "compress"]

@@ -44,9 +44,12 @@ DESCRIPTION = """Compress a tracker into one with fewer layers, and show what it
 On your own tracker and videos (folders of <sequence>/*.jpg + groundtruth.txt), and on several data sets, on a disk or
 streamed from the Hub:
 
-  ct-hf compress --teacher org/tracker --train videos/train --eval videos/val --num_stages 4
-  ct-hf compress --teacher org/tracker --train lasot:data/LaSOT got10k:data/GOT-10k user/clips --ratios 1 1 0.5
+  ct-hf compress --teacher org/tracker --train videos/train --eval videos/val --num_stages 4 --max_steps 20000
+  ct-hf compress --teacher org/tracker --train lasot:data/LaSOT got10k:data/GOT-10k user/clips --ratios 1 1 0.5 \\
+      --max_steps 20000
 
+The recipe is the paper's, which takes 500 epochs of 60,000 pairs, 117,188 steps of 256; how many steps yours takes is
+said by --max_steps.
 --dry_run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
 sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge it
 on others too. On several GPUs: accelerate launch -m ct_hf.cli compress ..., see examples/accelerate_configs."""
@@ -124,7 +127,7 @@ class ScriptArguments:
 
 
 def build_parser() -> HfArgumentParser:
-    """Describe the command line. The recipe is that of the demo: short, so it learns faster than the paper's 500 epochs."""
+    """Describe the command line. Where nothing else is said, the recipe is the paper's; how many steps, its user says."""
     parser = HfArgumentParser(
         (ScriptArguments, CompressionArguments),
         prog="ct-hf compress",
@@ -138,11 +141,7 @@ def build_parser() -> HfArgumentParser:
     parser.add_argument("--help_all", "--help-all", action=_Help, nargs=0, default=SUPPRESS, help="Show all.")
     parser.set_defaults(
         output_dir="outputs/compress",
-        max_steps=700,
         per_device_train_batch_size=32,
-        learning_rate=1e-3,
-        lr_scheduler_type="cosine",
-        max_grad_norm=1.0,
         save_strategy="best",  # saves nothing while --eval_strategy is "no"
         metric_for_best_model="tracking_auc",
         dataloader_num_workers=1,
@@ -190,16 +189,20 @@ def train_from_scratch(
     trainer.save_model(str(folder))
 
 
-def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
+def main(argv: list[str] | None = None, **defaults: Any) -> None:
     """Compress, judge, save, and track with what was saved.
 
     Args:
         argv (`list[str]`, *optional*): arguments; those of the process by default.
-        teacher (`str`, *optional*): what is compressed where `--teacher` names none.
+        defaults: values of settings that `argv` does not name, such as `learning_rate=1e-3`.
     """
+    argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
+    parser.set_defaults(**defaults)
     script, args = parser.parse_args_into_dataclasses(argv)
-    script.teacher = script.teacher or teacher
+    used = {
+        name: value for name, value in defaults.items() if value == getattr(script, name, getattr(args, name, None))
+    }
     if script.teacher is None:
         parser.error("--teacher is missing: give the folder or the Hub repository of the tracker to compress.")
     set_seed(args.seed)
@@ -295,7 +298,7 @@ def main(argv: list[str] | None = None, teacher: str | None = None) -> None:
     card = describe_run(
         student.config.compression,
         rows,
-        argv=sys.argv[1:] if argv is None else argv,
+        argv=[*(f"--{name}={value}" for name, value in used.items()), *argv],
         teacher=script.teacher,
         plan=plan,
         report=report,

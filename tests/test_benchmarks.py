@@ -111,7 +111,7 @@ def test_data_command(tmp_path):
     assert "Opening 3 x 2,500 annotations" in printed and "decoding" in printed
     figures = json.loads((tmp_path / "data.json").read_text())
     rates = {row["name"]: row["pairs_per_second"] for row in figures["rows"]}
-    assert len(rates) == 5 and min(rates.values()) > 0
+    assert len(rates) == 6 and min(rates.values()) > 0
     for shares in figures["conditions"]["shares"].values():
         assert sum(shares.values()) == pytest.approx(1) and 0 < shares["decoding"] < 1
         assert shares["crops"] > 0 and shares["augmentation"] > 0 and shares["everything else"] > 0

@@ -19,7 +19,7 @@ def test_help_shows_the_method_and_what_is_used_most(capsys):
         assert f"--{name} " in text or f"--{name}," in text, name
     assert "--fsdp" not in text and "--adam_beta1" not in text
     assert "ct-hf compress --teacher org/tracker --train videos/train" in text
-    assert "(default: 0.001)" in text, "the recipe's own defaults"
+    assert "(default: 4e-05)" in text and "(default: 0.1)" in text, "the paper's recipe, whatever the demo takes"
     assert len(text.splitlines()) < 260
 
 
@@ -37,6 +37,12 @@ def test_a_teacher_is_needed(capsys):
         main(["compress", "--max_steps", "1", "--use_cpu"])
     assert stopped.value.code == 2
     assert "--teacher is missing: give the folder or the Hub repository" in capsys.readouterr().err
+
+
+def test_a_number_of_steps_is_needed(tiny_tracker, tmp_path):
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    with pytest.raises(ValueError, match="max_steps"):
+        main(["compress", "--teacher", str(tmp_path / "teacher"), "--use_cpu", "--output_dir", str(tmp_path / "out")])
 
 
 def test_a_dry_run_says_what_would_happen(tiny_tracker, tmp_path, capsys):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ct_hf.compression import CompressionArguments, TrackerTrainingArguments
+from ct_hf.compression import CompressionArguments, StagePlan, TrackerTrainingArguments, build_student
+
+from .compression.tiny import make_tracker
 
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,18 @@ def test_the_page_on_tracking_runs(tmp_path):
     code = code_of(ROOT / "docs" / "track.md").replace("examples/assets/teacher", str(teacher))
     printed = run_code(drawing + code + "\nprint(track.box.shape, lost, session.frame_number)\n", tmp_path)
     assert printed.splitlines()[-1] == "(4,) False 2"
+
+
+def test_the_page_on_compression_builds_a_hybrid(tmp_path):
+    teacher = make_tracker(layers=12)
+    student, _ = build_student(teacher, StagePlan.even(12, 4))
+    code = code_of(ROOT / "docs" / "compress.md")
+    for name, tracker in (("teacher", teacher), ("student", student)):
+        tracker.save_pretrained(tmp_path / name)
+        code = code.replace(f"org/{name}", name)
+    printed = run_code("import ct_hf\n" + code + "\nprint(len(hybrid.layers))\n", tmp_path)
+    assert printed.splitlines()[-1] == "6"
+    assert (tmp_path / "outputs" / "hybrid" / "model.safetensors").is_file()
 
 
 def test_the_page_on_evaluation_runs(tmp_path):

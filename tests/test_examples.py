@@ -64,7 +64,9 @@ def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads
     with Image.open(out / "tracks.gif") as animation:
         assert animation.n_frames > 10
     card = (out / "student" / "README.md").read_text()
-    assert "AUC" in card and "ct-hf compress --teacher teacher0 --max-steps 4" in card and "](training.png)" in card
+    assert "AUC" in card and "](training.png)" in card
+    recipe = "--learning_rate=0.002 --lr_scheduler_type=cosine --max_grad_norm=1.0"
+    assert f"ct-hf compress {recipe} --teacher teacher0 --max-steps 4" in card, "what the example adds is told too"
     assert (out / "student" / "training.png").read_bytes() == (out / "training.png").read_bytes()
     record = json.loads((out / "student" / "config.json").read_text())["compression"]
     assert record["teacher"] == {"name": "teacher0", "num_hidden_layers": 6} and record["step"] == 4

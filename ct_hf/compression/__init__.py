@@ -2,6 +2,7 @@
 
 from .arguments import CompressionArguments, TrackerTrainingArguments
 from .curves import plot_training
+from .hybrid import build_hybrid
 from .mixed import MixedTracker
 from .replacement import ReplacementSchedule, draw_path
 from .stages import StagePlan
@@ -20,6 +21,7 @@ __all__ = [
     "StagePlan",
     "TrackerTrainer",
     "TrackerTrainingArguments",
+    "build_hybrid",
     "build_student",
     "describe_compression",
     "draw_path",

@@ -1,5 +1,6 @@
 """Things of rendered sequences: a picture with an outline that moves, turns, grows, bends and changes its light."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,6 +76,11 @@ class Look:
         look.rim, look.solid = self.rim, self.solid
         return look
 
+    @cached_property
+    def bands(self) -> tuple[Image.Image, ...]:
+        """The picture's channels, which every frame needs anew."""
+        return self.picture.split()
+
     def field(self, shape: float, swing: float) -> Image.Image:
         """Outline at a time, before its rim is sharpened."""
         outline = self.outlines[0]
@@ -103,11 +109,11 @@ class _Moment:
     @cached_property
     def patch(self) -> Image.Image:
         """Picture and, as a fourth channel, outline."""
-        picture = self.look.picture
-        if picture.width > SIDE:
+        bands = self.look.bands
+        if self.look.picture.width > SIDE:
             left, top = (int(_ROLL + shift) for shift in self.pose[8:])
-            picture = picture.crop((left, top, left + SIDE, top + SIDE))
-        picture = Image.merge("RGBX", [*picture.split(), self.look.field(self.pose[0], self.pose[6])])
+            bands = [band.crop((left, top, left + SIDE, top + SIDE)) for band in bands]
+        picture = Image.merge("RGBX", [*bands, self.look.field(self.pose[0], self.pose[6])])
         return picture.transform(self.size, *self.affine)
 
 
@@ -197,17 +203,21 @@ class Sprite:
     def _window(self, time: float, pose: list[float]) -> tuple[tuple[int, int], tuple[int, int], tuple]:
         """Size and corner of the part of the frame that the thing covers, and how its square is transformed to it."""
         _, log_size, log_aspect, angle, shear_x, shear_y = pose[:6]
-        (x, y), enlarged, turned = self.center(time)
-        scale = enlarged * self.extent / SIDE * np.exp(log_size)
-        stretch = np.exp(0.5 * (self.aspect + log_aspect))
+        place, enlarged, turned = self.center(time)
+        x, y = place.tolist()
+        scale = enlarged * self.extent / SIDE * math.exp(log_size)
+        stretch = math.exp(0.5 * (self.aspect + log_aspect))
         angle += self.angle + turned
-        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        forward = rotation @ np.array([[scale * stretch, shear_x * scale], [shear_y * scale, scale / stretch]])
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+        # Sheared and stretched, then turned; in plain numbers, since arrays of four cost ten times as much.
+        a, b = cos * stretch - sin * shear_y, cos * shear_x - sin / stretch
+        c, d = sin * stretch + cos * shear_y, sin * shear_x + cos / stretch
         # Everything lies in the disk of the square, and this is how far the disk reaches when mapped.
-        half = np.hypot(forward[:, 0], forward[:, 1]) * SIDE / 2
-        left, top = int(np.floor(x - half[0])), int(np.floor(y - half[1]))
-        size = (int(np.ceil(x + half[0])) - left, int(np.ceil(y + half[1])) - top)
-        (a, b), (c, d) = np.linalg.inv(forward).tolist()
+        half_x, half_y = math.hypot(a, b) * SIDE / 2, math.hypot(c, d) * SIDE / 2
+        left, top = math.floor(x - half_x), math.floor(y - half_y)
+        size = (math.ceil(x + half_x) - left, math.ceil(y + half_y) - top)
+        area = a * d - b * c
+        a, b, c, d = d / area, -b / area, -c / area, a / area
         center = SIDE / 2
         offset_x, offset_y = left - x, top - y
         coefficients = (

@@ -1,0 +1,74 @@
+"""Accuracy against speed from one run: every path of teacher and student stages as a tracker of its own.
+
+    python examples/reproduce/front.py --sequences videos
+
+compresses the teacher by the queue's recipe, unless that was done before, builds the tracker of each path, and judges it on the
+sequences of the table `supervision`. Their speeds come from one pass in which they take turns, on one thread.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from experiments import Queue
+from run import HERE
+from training import BATCH, execute, judged_sequences
+from transformers import AutoModel, HfArgumentParser
+
+from ct_hf.compression import StagePlan, build_hybrid
+from ct_hf.data import procedural_sequences, read_sequences
+from ct_hf.evaluation import evaluate_trackers
+
+
+@dataclass
+class FrontArguments:
+    """What the trackers are judged on, and where results go."""
+
+    queue: str = field(default=str(HERE / "queue.json"), metadata={"help": "File of the queue."})
+    sequences: str | None = field(default=None, metadata={"help": "Folder of annotated sequences, the set `real`."})
+    timed: int = field(default=4, metadata={"help": "Rendered sequences on which speed is measured."})
+    out: str = field(default="docs/results/reproduce/front.json", metadata={"help": "File for the figures."})
+    student: str = field(default="outputs/reproduce/front", metadata={"help": "Folder of the student."})
+
+
+def main() -> None:
+    """Compress, build, judge, time."""
+    (args,) = HfArgumentParser(FrontArguments).parse_args_into_dataclasses()
+    queue = Queue.read(args.queue)
+    table = queue.tables["supervision"]
+    (run, *_) = table.at(table.points[0])[table.reference]
+    judges = {**queue.sequences, **({"real": args.sequences} if args.sequences else {})}
+    if not Path(args.student, "config.json").exists():
+        execute(run.judged(()), queue.teacher, judges, Path(args.student), keep=Path(args.student))
+    torch.set_num_threads(1)
+    teacher, student = AutoModel.from_pretrained(queue.teacher), AutoModel.from_pretrained(args.student)
+    plan = StagePlan.even(len(teacher.layers), len(student.layers))
+    trackers = {"T" * plan.num_stages: teacher}
+    for path in itertools.product((False, True), repeat=plan.num_stages):
+        if any(path):
+            trackers["".join("S" if own else "T" for own in path)] = build_hybrid(student, teacher, plan, path)
+    auc = {}
+    for name in run.judged(judges).judged_on:
+        sequences = read_sequences(judges[name]) if isinstance(judges[name], str) else judged_sequences(**judges[name])
+        result = evaluate_trackers(trackers, sequences, batch_size=BATCH)
+        auc[name] = {tracker.name: tracker.score["auc"] for tracker in result.trackers}
+    timed = evaluate_trackers(trackers, procedural_sequences(0, args.timed))
+    milliseconds = {tracker.name: 1e3 / tracker.fps for tracker in timed.trackers}
+    rows = [
+        {
+            "path": name,
+            "layers": len(tracker.layers),
+            "milliseconds": milliseconds[name],
+            "auc": {judged_on: auc[judged_on][name] for judged_on in auc},
+        }
+        for name, tracker in trackers.items()
+    ]
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"settings": run.settings, "seed": run.seed, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Pictures of the reproduction: bars with their spread, curves over steps and seconds, the front."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ct_hf.evaluation.theme import LINE_STYLES, MARKERS, styled
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+Rows = Mapping[str, Sequence[dict[str, Any]]]
+"""Results of runs by row, one a seed."""
+
+
+def plot_rows(groups: Mapping[str, Rows], judged_on: str, teacher: float) -> "Figure":
+    """
+    Bars of what each row kept of the teacher, with the standard deviation over seeds.
+
+    Args:
+        groups (`Mapping[str, Rows]`): rows at each point of the grid, by its name.
+        judged_on (`str`): name of the set of sequences.
+        teacher (`float`): the teacher's success AUC on it, in per cent.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    with styled("light") as colors:
+        from matplotlib.figure import Figure
+
+        names = list(dict.fromkeys(name for rows in groups.values() for name in rows))
+        height = 0.8 / len(groups)
+        figure = Figure(figsize=(6.5, 1.1 + 0.45 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        for place, (group, rows) in enumerate(groups.items()):
+            for line, name in enumerate(names):
+                kept = [100 * result["auc"][judged_on] / teacher for result in rows.get(name, ())]
+                if not kept:
+                    continue
+                y = line + (place - (len(groups) - 1) / 2) * height
+                error = np.std(kept, ddof=1) if len(kept) > 1 else 0
+                label = group if name == names[-1] else None
+                axes.barh(y, np.mean(kept), 0.9 * height, color=colors.trackers[place], label=label)
+                axes.errorbar(np.mean(kept), y, xerr=error, color=colors.ink, capsize=3, linewidth=1.2)
+                axes.text(np.mean(kept) + error + 1, y, f"{np.mean(kept):.1f}", va="center", fontsize=9)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set(
+            xlabel=f"AUC kept of the teacher's {teacher:.1f} (%)", title=f"On {judged_on} sequences", xlim=(0, 108)
+        )
+        if len(groups) > 1:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=len(groups))
+    return figure
+
+
+def plot_curves(points: Mapping[str, Rows], judged_on: str, teacher: float) -> "Figure":
+    """
+    What each row kept over steps, and over seconds of one core.
+
+    Args:
+        points (`Mapping[str, Rows]`): rows at each number of steps.
+        judged_on (`str`): name of the set of sequences.
+        teacher (`float`): the teacher's success AUC on it, in per cent.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    with styled("light") as colors:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        names = list(dict.fromkeys(name for rows in points.values() for name in rows))
+        for place, name in enumerate(names):
+            rows = [rows[name] for rows in points.values() if rows.get(name)]
+            kept = [np.mean([100 * result["auc"][judged_on] / teacher for result in row]) for row in rows]
+            steps = [row[0]["settings"]["max_steps"] for row in rows]
+            seconds = [np.mean([result["cpu_seconds"] for result in row]) for row in rows]
+            for panel, across in zip(panels, (steps, seconds), strict=True):
+                panel.plot(
+                    across,
+                    kept,
+                    color=colors.trackers[place],
+                    linestyle=LINE_STYLES[place % len(LINE_STYLES)],
+                    marker=MARKERS[place],
+                    label=name,
+                )
+        for panel, label in zip(panels, ("Steps of 32 pairs", "Seconds of one core"), strict=True):
+            panel.set(xlabel=label, xscale="log")
+        panels[0].set(ylabel=f"AUC kept of {teacher:.1f} (%)", title=f"On {judged_on} sequences")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def plot_front(rows: Sequence[dict[str, Any]], judged_on: str) -> "Figure":
+    """
+    Success AUC of every path against milliseconds of a frame; a line joins those that no other one beats in both.
+
+    Args:
+        rows (sequence of `dict`): `path`, `milliseconds` and `auc` of each.
+        judged_on (`str`): name of the set of sequences.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    with styled("light") as colors:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.5, 4), layout="constrained")
+        axes = figure.add_subplot()
+        front = best_paths(rows, judged_on)
+        for row in rows:
+            place = (row["milliseconds"], row["auc"][judged_on])
+            axes.plot(*place, "o", color=colors.trackers[0 if row in front else 1], markersize=6)
+            axes.annotate(row["path"], place, xytext=(5, -10), textcoords="offset points", fontsize=8)
+        axes.plot(
+            [row["milliseconds"] for row in front], [row["auc"][judged_on] for row in front], color=colors.trackers[0]
+        )
+        axes.margins(0.1)
+        title = f"Paths of student (S) and teacher (T) stages on {judged_on} sequences"
+        axes.set(xlabel="Milliseconds of a frame, one thread", ylabel="Success AUC (%)", title=title)
+    return figure
+
+
+def best_paths(rows: Sequence[dict[str, Any]], judged_on: str) -> list[dict[str, Any]]:
+    """Rows than which no other is both as fast and better, the fastest first."""
+    front: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["milliseconds"], -row["auc"][judged_on])):
+        if not front or row["auc"][judged_on] > front[-1]["auc"][judged_on]:
+            front.append(row)
+    return front

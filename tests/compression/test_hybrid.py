@@ -1,0 +1,78 @@
+"""Hybrids are the mixed paths, as trackers of their own."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import AutoModel
+
+from ct_hf.compression import MixedTracker, StagePlan, build_hybrid, build_student
+
+from .tiny import all_paths, make_batch, make_student, make_tracker
+from .tiny_sutrack import make_sutrack_mixed
+
+
+@pytest.mark.parametrize("path", all_paths(3))
+def test_a_hybrid_is_its_path(path):
+    teacher = make_tracker(layers=6)
+    student, plan = make_student(teacher, stages="2-1-3")
+    batch = make_batch(size=3)
+    mixed = MixedTracker(student, teacher, plan).train()
+    with torch.no_grad():
+        expected = mixed(paths=[path] * 3, **batch)
+        output = build_hybrid(student, teacher, plan, path)(**batch)
+    assert_close(output.pred_boxes, expected.pred_boxes, atol=1e-6, rtol=1e-6)
+    assert_close(output.score_map, expected.score_map, atol=1e-6, rtol=1e-6)
+
+
+def test_a_hybrid_is_saved_loaded_and_tracks(tmp_path):
+    teacher = make_tracker(layers=6)
+    student, plan = make_student(teacher, stages=3)
+    student.config.compression = {"num_stages": 3}
+    hybrid = build_hybrid(student, teacher, plan, (False, True, True))
+    hybrid.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert loaded.config.num_hidden_layers == len(loaded.layers) == 4
+    assert loaded.config.compression == {"num_stages": 3, "path": [0, 1, 1]}
+    assert student.config.compression == {"num_stages": 3}
+    batch = make_batch()
+    assert_close(loaded(**batch).pred_boxes, hybrid(**batch).pred_boxes)
+
+
+def test_a_hybrid_has_weights_of_its_own():
+    teacher = make_tracker(layers=4)
+    student, plan = make_student(teacher, stages=2)
+    hybrid = build_hybrid(student, teacher, plan, (True, False))
+    before = [parameter.clone() for tracker in (student, teacher) for parameter in tracker.parameters()]
+    with torch.no_grad():
+        for parameter in hybrid.parameters():
+            parameter.add_(1)
+    after = [parameter for tracker in (student, teacher) for parameter in tracker.parameters()]
+    assert all(map(torch.equal, before, after))
+
+
+def test_a_hybrid_of_sutrack():
+    mixed = make_sutrack_mixed()
+    student, teacher, plan = mixed.student, mixed.teacher, mixed.plan
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1)
+    path = (False, *[True] * (plan.num_stages - 1))
+    hybrid = build_hybrid(student, teacher, plan, path)
+    assert len(hybrid.layers) == len(plan.teacher_stage(0)) + plan.student_cuts[-1] - len(plan.student_stage(0))
+    for name, tensor in teacher.embeddings.state_dict().items():
+        assert torch.equal(hybrid.embeddings.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("path", [(True,), (True, False, True), (False, False)])
+def test_a_path_that_is_none_is_refused(path):
+    teacher = make_tracker(layers=4)
+    student, plan = make_student(teacher, stages=2)
+    with pytest.raises(ValueError, match="`path` must say for each of 2 stages"):
+        build_hybrid(student, teacher, plan, path)
+
+
+def test_layers_of_unlike_shape_cannot_be_joined():
+    teacher, plan = make_tracker(layers=4), StagePlan.even(4, 2)
+    student, _ = build_student(teacher, plan, intermediate_size=48)
+    with pytest.raises(ValueError, match=r"layers\.0.* of the teacher does not fit .*expected shape \(48"):
+        build_hybrid(student, teacher, plan, (False, True))

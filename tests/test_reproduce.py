@@ -1,0 +1,252 @@
+"""The reproduction runs what its queue says, goes on where it stopped, and compares honestly."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ct_hf import OSTrackConfig, OSTrackModel
+from ct_hf.compression import CompressionArguments, MixedTracker
+
+from .compression.tiny import make_batch, make_student, make_tracker
+
+
+REPRODUCE = Path(__file__).parents[1] / "examples" / "reproduce"
+
+ROWS = {
+    "from scratch": {"student": "scratch"},
+    "ground truth": {"p_init": 1.0, "guidance_weight": 0.0, "mimicking_weight": 0.0},
+    "all three": {},
+    "teacher in train mode": {"teacher_mode": "train"},
+    "prefix from the student": {"prefix": "student"},
+}
+RECIPE = {"num_stages": 2, "max_steps": 2, "per_device_train_batch_size": 2, "lr_scheduler_type": "cosine"}
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(REPRODUCE)
+
+
+def write_queue(path, teacher="nobody", rows=ROWS, seeds=(0,), **table):
+    table = {
+        "title": "Rows",
+        "reference": "all three",
+        "picture": "bars",
+        "rows": list(rows),
+        "seeds": list(seeds),
+        "judged_on": ["rendered", "real"],
+        **table,
+    }
+    sequences = {"rendered": {"seed": 99, "count": 2}}
+    content = {"teacher": str(teacher), "recipe": RECIPE, "sequences": sequences, "rows": rows}
+    path.write_text(json.dumps({**content, "tables": {"supervision": table}}))
+    return path
+
+
+def run_script(name, *arguments):
+    command = [sys.executable, str(REPRODUCE / name), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny queue, run to its end."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    OSTrackModel(OSTrackConfig(num_hidden_layers=4, num_attention_heads=2, **sizes)).save_pretrained(
+        folder / "teacher"
+    )
+    queue = write_queue(folder / "queue.json", folder / "teacher")
+    printed = run_script("run.py", "--queue", queue, "--out", folder / "results", "--logs", folder / "logs")
+    return folder, queue, printed
+
+
+def test_every_run_is_a_line_with_its_log(finished):
+    folder, _, printed = finished
+    assert printed.startswith("0 of 6 runs are done.")
+    lines = [json.loads(line) for line in (folder / "results" / "runs.jsonl").read_text().splitlines()]
+    assert sorted(line["row"] for line in lines) == sorted(["teacher", *ROWS])
+    for line in lines:
+        assert line["auc"].keys() == {"rendered"}, "real sequences were not given"
+        assert len(line["per_sequence"]["rendered"]) == 2
+        assert np.mean(list(line["per_sequence"]["rendered"].values())) == pytest.approx(
+            line["auc"]["rendered"], abs=0.01
+        )
+        assert (line["cpu_seconds"] > 0) == (line["row"] != "teacher")
+    logs = list((folder / "logs").glob("*.log"))
+    assert len(logs) == 5
+    assert len({re.search(r"'train_loss': '?([^,']+)", log.read_text())[1] for log in logs}) == 5, "switches switch"
+
+
+def test_what_is_done_is_not_run_again(finished):
+    folder, queue, _ = finished
+    before = (folder / "results" / "runs.jsonl").read_text()
+    printed = run_script("run.py", "--queue", queue, "--out", folder / "results", "--logs", folder / "logs")
+    assert "6 of 6 runs are done." in printed
+    assert (folder / "results" / "runs.jsonl").read_text() == before
+
+
+def test_no_run_begins_when_the_time_is_over(finished, tmp_path):
+    _, queue, _ = finished
+    printed = run_script("run.py", "--queue", queue, "--out", tmp_path, "--logs", tmp_path, "--minutes", 0)
+    assert "6 runs are left" in printed
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_a_run_that_fails_does_not_cost_the_others(finished, tmp_path):
+    folder, _, _ = finished
+    rows = {"broken": {"p_init": 2.0}, "all three": {}}
+    queue = write_queue(tmp_path / "queue.json", folder / "teacher", rows)
+    arguments = ("--queue", queue, "--out", tmp_path, "--logs", tmp_path, "--jobs", 1)
+    with pytest.raises(
+        AssertionError, match="1 runs failed; they are tried again next time. The first: broken, seed 0"
+    ):
+        run_script("run.py", *arguments)
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == ["teacher", "all three"]
+
+
+def test_tables_and_pictures_of_it(finished):
+    folder, queue, _ = finished
+    student = folder / "front"
+    run_script(
+        "front.py", "--queue", queue, "--timed", 1, "--out", folder / "results" / "front.json", "--student", student
+    )
+    rows = json.loads((folder / "results" / "front.json").read_text())["rows"]
+    assert [row["path"] for row in rows] == ["TT", "TS", "ST", "SS"]
+    assert [row["layers"] for row in rows] == [4, 3, 3, 2]
+    text = run_script("tables.py", "--queue", queue, "--results", folder / "results")
+    assert (folder / "results" / "README.md").read_text().strip() == text.strip()
+    (line,) = [line for line in text.splitlines() if line.startswith("| ground truth")]
+    results = {
+        json.loads(line)["row"]: json.loads(line)
+        for line in (folder / "results" / "runs.jsonl").read_text().splitlines()
+    }
+    gap = results["ground truth"]["auc"]["rendered"] - results["all three"]["auc"]["rendered"]
+    assert f"{gap:+.1f} (" in line
+    for name in ("supervision_rendered.png", "front_rendered.png"):
+        with Image.open(folder / "results" / name) as picture:
+            assert picture.width > 1000
+
+
+def test_the_committed_queue_can_be_read():
+    from experiments import Queue, read_results
+    from training import SWITCHES
+
+    queue = Queue.read(REPRODUCE / "queue.json")
+    allowed = {*SWITCHES, *CompressionArguments.__dataclass_fields__}
+    for run in queue.runs():
+        assert run.settings.keys() <= allowed
+        assert set(run.judged_on) <= {*queue.sequences, "real"}
+    seeds = [sequences["seed"] for sequences in queue.sequences.values()]
+    assert not set(seeds) & {run.seed for run in queue.runs()}, "nothing is judged on what it was trained on"
+    results = read_results(REPRODUCE.parents[1] / "docs" / "results" / "reproduce" / "runs.jsonl")
+    assert all(result["cpu_seconds"] > 0 or result["settings"]["max_steps"] == 0 for result in results)
+
+
+def test_a_run_judged_on_more_sets_is_done_and_on_fewer_is_not(tmp_path):
+    from experiments import Run, find_result, read_results
+
+    result = {"settings": {"max_steps": 2}, "seed": 0, "auc": {"rendered": 1.0, "real": 2.0}}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(result) + "\n")
+    results = read_results(tmp_path / "runs.jsonl")
+    assert find_result(Run("row", {"max_steps": 2}, 0, ("rendered",)), results) == result
+    assert find_result(Run("row", {"max_steps": 2}, 0, ("rendered", "tuning")), results) is None
+    assert find_result(Run("row", {"max_steps": 2}, 1, ("rendered",)), results) is None
+    with open(tmp_path / "runs.jsonl", "a") as file:
+        file.write('{"settings": {"max_st')
+    with pytest.raises(ValueError, match=r"line 2 of .*runs\.jsonl is no result"):
+        read_results(tmp_path / "runs.jsonl")
+
+
+def test_a_table_of_unknown_rows_is_refused(tmp_path):
+    from experiments import Queue
+
+    queue = write_queue(tmp_path / "queue.json", rows={"all three": {}}, reference="nothing")
+    with pytest.raises(ValueError, match="unknown rows: nothing"):
+        Queue.read(queue)
+
+
+def test_a_run_shared_by_two_tables_is_run_once(tmp_path):
+    from experiments import Queue
+
+    path = write_queue(tmp_path / "queue.json", seeds=(0, 1))
+    content = json.loads(path.read_text())
+    content["tables"]["again"] = {**content["tables"]["supervision"], "rows": ["all three", "from scratch"]}
+    path.write_text(json.dumps(content))
+    queue = Queue.read(path)
+    assert len(queue.runs()) == 1 + 2 * len(ROWS)
+    assert [run.row for run in queue.runs(["again"])] == ["teacher", *["all three", "from scratch"] * 2]
+    with pytest.raises(ValueError, match="no table is called other"):
+        queue.runs(["other"])
+
+
+def make_row(seeds, auc):
+    """Results whose AUC is `auc(seed, sequence)`."""
+    return [
+        {"seed": seed, "per_sequence": {"set": {str(name): auc(seed, name) for name in range(50)}}} for seed in seeds
+    ]
+
+
+def test_a_difference_beyond_its_spread_is_seen_and_noise_is_not():
+    from comparison import paired_bootstrap
+
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 5, (3, 50))
+    hard = rng.uniform(0, 100, 50)  # what sequences have in common must not count
+    base = make_row(range(3), lambda seed, name: hard[name])
+    better = paired_bootstrap(make_row(range(3), lambda seed, name: hard[name] + noise[seed, name] + 3), base, "set")
+    same = paired_bootstrap(make_row(range(3), lambda seed, name: hard[name] + noise[seed, name]), base, "set")
+    assert better.mean == pytest.approx(3 + noise.mean())
+    assert better.low > 1
+    assert same.low < 0 < same.high
+    assert 0.5 < (same.high - same.low) / (2 * 1.96 * 5 / np.sqrt(150)) < 1.5
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    from comparison import paired_bootstrap
+
+    base = make_row(range(3), lambda seed, name: 50.0)
+    apart = paired_bootstrap(make_row(range(3), lambda seed, name: 50.0 + 4 * (seed - 1)), base, "set")
+    assert apart.mean == pytest.approx(0)
+    assert apart.low < -2
+    assert apart.high > 2
+    with pytest.raises(ValueError, match="share no seed"):
+        paired_bootstrap(make_row([5], lambda seed, name: 1.0), base, "set")
+
+
+def test_the_front_leaves_out_what_is_beaten():
+    from pictures import best_paths
+
+    rows = [
+        {"path": path, "milliseconds": speed, "auc": {"set": auc}}
+        for path, speed, auc in [("a", 1, 50), ("b", 2, 49), ("c", 3, 60), ("d", 3, 55), ("e", 9, 61)]
+    ]
+    assert [row["path"] for row in best_paths(rows, "set")] == ["a", "c", "e"]
+
+
+def test_a_prefix_from_the_student_trains_its_embeddings():
+    from training import StudentPrefix
+
+    teacher = make_tracker(layers=4)
+    batch = make_batch()
+    losses = {}
+    for kind in (MixedTracker, StudentPrefix):
+        student, plan = make_student(teacher, stages=2)
+        mixed = kind(student, teacher, plan).train()
+        losses[kind] = mixed(paths=[(False, True)] * 2, **batch).loss
+        losses[kind].backward()
+        trained = any(parameter.grad is not None for parameter in student.embeddings.parameters())
+        assert trained == (kind is StudentPrefix)
+    assert not torch.equal(losses[MixedTracker], losses[StudentPrefix])
