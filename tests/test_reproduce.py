@@ -1,8 +1,8 @@
 """The reproduction runs what its queue says, goes on where it stopped, and compares honestly."""
 
+import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.utils import parameters_to_vector
+from transformers import AutoModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.compression import CompressionArguments, MixedTracker
@@ -85,8 +87,21 @@ def test_every_run_is_a_line_with_its_log(finished):
         )
         assert (line["cpu_seconds"] > 0) == (line["row"] != "teacher")
     logs = list((folder / "logs").glob("*.log"))
-    assert len(logs) == 5
-    assert len({re.search(r"'train_loss': '?([^,']+)", log.read_text())[1] for log in logs}) == 5, "switches switch"
+    assert len(logs) == len(ROWS)
+    assert all("train_loss" in log.read_text() for log in logs)
+
+
+def test_every_switch_changes_the_training(finished, tmp_path):
+    from experiments import Run
+    from training import train
+
+    teacher = AutoModel.from_pretrained(finished[0] / "teacher")
+    students = {}
+    for row, settings in ROWS.items():
+        students[row], _ = train(Run(row, {**RECIPE, **settings}, 0, ()), teacher, tmp_path)
+    weights = {row: parameters_to_vector(student.parameters()) for row, student in students.items()}
+    for row, other in itertools.combinations(ROWS, 2):
+        assert not torch.equal(weights[row], weights[other]), f"{row} trains as {other} does"
 
 
 def test_what_is_done_is_not_run_again(finished):
