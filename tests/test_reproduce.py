@@ -95,9 +95,9 @@ def test_every_switch_changes_the_training(finished, tmp_path):
     from experiments import Run
     from training import train
 
-    teacher = AutoModel.from_pretrained(finished[0] / "teacher")
     students = {}
     for row, settings in ROWS.items():
+        teacher = AutoModel.from_pretrained(finished[0] / "teacher")
         students[row], _ = train(Run(row, {**RECIPE, **settings}, 0, ()), teacher, tmp_path)
     weights = {row: parameters_to_vector(student.parameters()) for row, student in students.items()}
     for row, other in itertools.combinations(ROWS, 2):
