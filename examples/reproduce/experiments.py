@@ -107,6 +107,10 @@ class Queue:
             tables[name] = Table(table["title"], table["reference"], points, runs, table.get("picture"))
         return cls(content["teacher"], content["sequences"], tables)
 
+    def judges(self, real: str | None = None) -> dict[str, dict[str, int] | str]:
+        """Sets of sequences by name: seed and number of rendered ones, and the folder of the set `real`, if there is one."""
+        return {**self.sequences, **({"real": real} if real else {})}
+
     def runs(self, tables: list[str] | None = None) -> list[Run]:
         """Runs of some tables and of their teacher, each once, in the order of the file."""
         if unknown := set(tables or ()) - set(self.tables):

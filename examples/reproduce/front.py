@@ -18,7 +18,7 @@ from training import BATCH, execute, judged_sequences
 from transformers import AutoModel, HfArgumentParser
 
 from ct_hf.compression import StagePlan, build_hybrid
-from ct_hf.data import procedural_sequences, read_sequences
+from ct_hf.data import procedural_sequences
 from ct_hf.evaluation import evaluate_trackers
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     queue = Queue.read(args.queue)
     table = queue.tables["supervision"]
     (run, *_) = table.at(table.points[0])[table.reference]
-    judges = {**queue.sequences, **({"real": args.sequences} if args.sequences else {})}
+    judges = queue.judges(args.sequences)
     if not Path(args.student, "config.json").exists():
         execute(run.judged(()), queue.teacher, judges, Path(args.student), keep=Path(args.student))
     torch.set_num_threads(1)
@@ -51,8 +51,7 @@ def main() -> None:
             trackers["".join("S" if own else "T" for own in path)] = build_hybrid(student, teacher, plan, path)
     auc = {}
     for name in run.judged(judges).judged_on:
-        sequences = read_sequences(judges[name]) if isinstance(judges[name], str) else judged_sequences(**judges[name])
-        result = evaluate_trackers(trackers, sequences, batch_size=BATCH)
+        result = evaluate_trackers(trackers, judged_sequences(judges[name]), batch_size=BATCH)
         auc[name] = {tracker.name: tracker.score["auc"] for tracker in result.trackers}
     timed = evaluate_trackers(trackers, procedural_sequences(0, args.timed))
     milliseconds = {tracker.name: 1e3 / tracker.fps for tracker in timed.trackers}

@@ -42,7 +42,7 @@ def main() -> None:
     (args,) = HfArgumentParser(QueueArguments).parse_args_into_dataclasses()
     started = time.monotonic()
     queue = Queue.read(args.queue)
-    judges = {**queue.sequences, **({"real": args.sequences} if args.sequences else {})}
+    judges = queue.judges(args.sequences)
     results = Path(args.out) / "runs.jsonl"
     results.parent.mkdir(parents=True, exist_ok=True)
     done = read_results(results)

@@ -81,8 +81,13 @@ def train(run: Run, teacher: PreTrainedTracker, folder: Path) -> tuple[PreTraine
     return student.eval(), time.process_time() - started
 
 
+def judged_sequences(judge: dict[str, int] | str) -> list[Sequence]:
+    """Sequences of one of [`Queue.judges`]."""
+    return read_sequences(judge) if isinstance(judge, str) else _rendered(**judge)
+
+
 @functools.cache
-def judged_sequences(seed: int, count: int) -> list[Sequence]:
+def _rendered(seed: int, count: int) -> list[Sequence]:
     """Rendered sequences whose frames are rendered once and kept."""
     sequences = procedural_sequences(seed, count)
     for sequence in sequences:
@@ -96,7 +101,7 @@ def execute(run: Run, teacher: str, judges: dict[str, Any], logs: Path, keep: Pa
     Args:
         run ([`Run`]): what to do; without `max_steps` the teacher itself is judged.
         teacher (`str`): folder or Hub repository.
-        judges (`dict`): seed and count of each set of rendered sequences, or the folder of a set of real ones.
+        judges (`dict`): see [`Queue.judges`].
         logs (`Path`): folder for the log of the run.
         keep (`Path`, *optional*): folder to save the student in.
 
@@ -115,7 +120,7 @@ def execute(run: Run, teacher: str, judges: dict[str, Any], logs: Path, keep: Pa
         model.save_pretrained(keep)
     auc, per_sequence = {}, {}
     for name in run.judged_on:
-        sequences = read_sequences(judges[name]) if isinstance(judges[name], str) else judged_sequences(**judges[name])
+        sequences = judged_sequences(judges[name])
         result = evaluate_trackers({"student": model}, sequences, batch_size=BATCH, progress=False).trackers[0]
         auc[name] = round(result.score["auc"], 3)
         per_sequence[name] = {key: round(value["auc"], 2) for key, value in result.per_sequence.items()}

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 from transformers import AutoModel
 
 from ct_hf.compression import MixedTracker, StagePlan, build_hybrid, build_student
+from ct_hf.hub.push import write_plain_card
 
 from .tiny import all_paths, make_batch, make_student, make_tracker
 from .tiny_sutrack import make_sutrack_mixed
@@ -36,6 +37,17 @@ def test_a_hybrid_is_saved_loaded_and_tracks(tmp_path):
     assert student.config.compression == {"num_stages": 3}
     batch = make_batch()
     assert_close(loaded(**batch).pred_boxes, hybrid(**batch).pred_boxes)
+
+
+def test_the_card_of_a_hybrid_says_its_path(tmp_path):
+    teacher = make_tracker(layers=6)
+    student, plan = make_student(teacher, stages=3)
+    student.config.compression = {"teacher": {"repository": "org/teacher"}}
+    said = "of the path TSS: the stages T are the teacher's own layers"
+    for tracker in (student, build_hybrid(student, teacher, plan, (False, True, True))):
+        card = write_plain_card(tmp_path, tracker, "org/tracker").read_text()
+        assert "compressed from [org/teacher]" in card
+        assert (said in card) == (tracker is not student)
 
 
 def test_a_hybrid_has_weights_of_its_own():
