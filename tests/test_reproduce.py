@@ -134,11 +134,13 @@ def test_a_run_that_fails_does_not_cost_the_others(finished, tmp_path):
 
 def test_tables_and_pictures_of_it(finished):
     folder, queue, _ = finished
-    student = folder / "front"
-    run_script(
-        "front.py", "--queue", queue, "--timed", 1, "--out", folder / "results" / "front.json", "--student", student
-    )
-    rows = json.loads((folder / "results" / "front.json").read_text())["rows"]
+    front = folder / "results" / "front.json"
+    for row in ("all three", "ground truth"):
+        student = folder / "front" / row
+        run_script("front.py", "--queue", queue, "--row", row, "--timed", 1, "--out", front, "--student", student)
+    fronts = json.loads(front.read_text())
+    assert list(fronts) == ["all three", "ground truth"]
+    rows = fronts["all three"]["paths"]
     assert [row["path"] for row in rows] == ["TT", "TS", "ST", "SS"]
     assert [row["layers"] for row in rows] == [4, 3, 3, 2]
     text = run_script("tables.py", "--queue", queue, "--results", folder / "results")

@@ -3,7 +3,8 @@
     python examples/reproduce/front.py --sequences videos
 
 compresses the teacher by the queue's recipe, unless that was done before, builds the tracker of each path, and judges it on the
-sequences of the table `supervision`. Their speeds come from one pass in which they take turns, on one thread.
+sequences of the table `supervision`. Their speeds come from one pass in which they take turns, on one thread. --row takes
+another row of that table; what is known of others stays in the file.
 """
 
 import itertools
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from experiments import Queue
 from run import HERE
-from training import BATCH, execute, judged_sequences
+from training import BATCH, execute, judged_sequences, log_name
 from transformers import AutoModel, HfArgumentParser
 
 from ct_hf.compression import StagePlan, build_hybrid
@@ -29,8 +30,11 @@ class FrontArguments:
     queue: str = field(default=str(HERE / "queue.json"), metadata={"help": "File of the queue."})
     sequences: str | None = field(default=None, metadata={"help": "Folder of annotated sequences, the set `real`."})
     timed: int = field(default=4, metadata={"help": "Rendered sequences on which speed is measured."})
+    row: str | None = field(default=None, metadata={"help": "Row that trains. Default: what the others are beside."})
     out: str = field(default="docs/results/reproduce/front.json", metadata={"help": "File for the figures."})
-    student: str = field(default="outputs/reproduce/front", metadata={"help": "Folder of the student."})
+    student: str | None = field(
+        default=None, metadata={"help": "Folder of the student. Default: one in outputs/reproduce."}
+    )
 
 
 def main() -> None:
@@ -38,12 +42,13 @@ def main() -> None:
     (args,) = HfArgumentParser(FrontArguments).parse_args_into_dataclasses()
     queue = Queue.read(args.queue)
     table = queue.tables["supervision"]
-    (run, *_) = table.at(table.points[0])[table.reference]
+    (run, *_) = table.at(table.points[0])[args.row or table.reference]
     judges = queue.judges(args.sequences)
-    if not Path(args.student, "config.json").exists():
-        execute(run.judged(()), queue.teacher, judges, Path(args.student), keep=Path(args.student))
+    folder = Path(args.student or f"outputs/reproduce/{log_name(run)}")
+    if not (folder / "config.json").exists():
+        execute(run.judged(()), queue.teacher, judges, folder, keep=folder)
     torch.set_num_threads(1)
-    teacher, student = AutoModel.from_pretrained(queue.teacher), AutoModel.from_pretrained(args.student)
+    teacher, student = AutoModel.from_pretrained(queue.teacher), AutoModel.from_pretrained(folder)
     plan = StagePlan.even(len(teacher.layers), len(student.layers))
     trackers = {"T" * plan.num_stages: teacher}
     for path in itertools.product((False, True), repeat=plan.num_stages):
@@ -66,7 +71,9 @@ def main() -> None:
     ]
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"settings": run.settings, "seed": run.seed, "rows": rows}, indent=2) + "\n")
+    known = json.loads(out.read_text()) if out.exists() else {}
+    known[run.row] = {"settings": run.settings, "seed": run.seed, "paths": rows}
+    out.write_text(json.dumps(known, indent=2) + "\n")
 
 
 if __name__ == "__main__":

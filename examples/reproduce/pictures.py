@@ -96,12 +96,13 @@ def plot_curves(points: Mapping[str, Rows], judged_on: str, teacher: float) -> "
     return figure
 
 
-def plot_front(rows: Sequence[dict[str, Any]], judged_on: str) -> "Figure":
+def plot_front(fronts: Rows, judged_on: str) -> "Figure":
     """
     Success AUC of every path against milliseconds of a frame; a line joins those that no other one beats in both.
 
     Args:
-        rows (sequence of `dict`): `path`, `milliseconds` and `auc` of each.
+        fronts (`Mapping[str, Sequence[dict]]`): `path`, `milliseconds` and `auc` of each path by method; paths of the first
+            are named.
         judged_on (`str`): name of the set of sequences.
 
     Returns:
@@ -112,15 +113,18 @@ def plot_front(rows: Sequence[dict[str, Any]], judged_on: str) -> "Figure":
 
         figure = Figure(figsize=(6.5, 4), layout="constrained")
         axes = figure.add_subplot()
-        front = best_paths(rows, judged_on)
-        for row in rows:
-            place = (row["milliseconds"], row["auc"][judged_on])
-            axes.plot(*place, "o", color=colors.trackers[0 if row in front else 1], markersize=6)
-            axes.annotate(row["path"], place, xytext=(5, -10), textcoords="offset points", fontsize=8)
-        axes.plot(
-            [row["milliseconds"] for row in front], [row["auc"][judged_on] for row in front], color=colors.trackers[0]
-        )
+        for number, (name, rows) in enumerate(fronts.items()):
+            color, marker, front = colors.trackers[number], MARKERS[number], best_paths(rows, judged_on)
+            for row in rows:
+                place = (row["milliseconds"], row["auc"][judged_on])
+                axes.plot(*place, marker, color=color, markersize=6)
+                if number == 0:
+                    axes.annotate(row["path"], place, xytext=(5, -10), textcoords="offset points", fontsize=8)
+            across, up = zip(*((row["milliseconds"], row["auc"][judged_on]) for row in front), strict=True)
+            axes.plot(across, up, color=color, linestyle=LINE_STYLES[number], marker=marker, label=name)
         axes.margins(0.1)
+        if len(fronts) > 1:
+            axes.legend(loc="lower right")
         title = f"Paths of student (S) and teacher (T) stages on {judged_on} sequences"
         axes.set(xlabel="Milliseconds of a frame, one thread", ylabel="Success AUC (%)", title=title)
     return figure
