@@ -61,11 +61,12 @@ def test_the_page_on_tracking_runs(tmp_path):
 def test_the_page_on_compression_builds_a_hybrid(tmp_path):
     teacher = make_tracker(layers=12)
     student, _ = build_student(teacher, StagePlan.even(12, 4))
+    student.config.compression = {"stages": {"teacher": [3] * 4, "student": [1] * 4}}
     code = code_of(ROOT / "docs" / "compress.md")
     for name, tracker in (("teacher", teacher), ("student", student)):
         tracker.save_pretrained(tmp_path / name)
         code = code.replace(f"org/{name}", name)
-    printed = run_code("import ct_hf\n" + code + "\nprint(len(hybrid.layers))\n", tmp_path)
+    printed = run_code(code + "\nprint(len(hybrid.layers))\n", tmp_path)
     assert printed.splitlines()[-1] == "6"
     assert (tmp_path / "outputs" / "hybrid" / "model.safetensors").is_file()
 

@@ -1,7 +1,7 @@
 """Trackers between teacher and student: some stages of the one, some of the other."""
 
 import copy
-from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 
@@ -15,7 +15,7 @@ EMBEDDINGS = "embeddings."
 
 @torch.no_grad()
 def build_hybrid(
-    student: PreTrainedTracker, teacher: PreTrainedTracker, plan: StagePlan, path: Sequence[bool]
+    student: PreTrainedTracker, teacher: PreTrainedTracker, path: str, plan: StagePlan | None = None
 ) -> PreTrainedTracker:
     """
     Build the tracker of a path: what the student learnt in its stages, the teacher's layers in the others.
@@ -27,39 +27,42 @@ def build_hybrid(
     Args:
         student ([`PreTrainedTracker`]): compressed tracker.
         teacher ([`PreTrainedTracker`]): what it was compressed from, of equal widths.
-        plan ([`StagePlan`]): how both are cut.
-        path (sequence of `bool`): for each stage whether it is the student's.
+        path (`str`): a letter for each stage, `"S"` where it is the student's, `"T"` where it is the teacher's.
+        plan ([`StagePlan`], *optional*): how both are cut; by default what the student's configuration keeps of its
+            compression.
 
     Returns:
         [`PreTrainedTracker`]: of the student's class, in evaluation mode, with weights of its own. It is saved, pushed and
         loaded as any other; `config.compression["path"]` says the path.
 
     Raises:
-        ValueError: the path does not have one entry a stage or is the teacher alone, the trackers do not fit the plan, or
-            their layers are of unlike shape, so that they could be joined only by projections that ended with training.
+        ValueError: the path does not have a letter for each stage or is the teacher alone, there is no plan or the trackers
+            do not fit it, or their layers are of unlike shape, so that they could be joined only by projections that ended
+            with training.
 
     Example:
 
     ```python
-    >>> tracker = build_hybrid(student, teacher, StagePlan.even(12, 4), (True, False, True, True))
+    >>> tracker = build_hybrid(student, teacher, "STSS")
     >>> tracker.config.num_hidden_layers
     6
     ```
     """
-    if len(path) != plan.num_stages or not any(path):
+    plan = plan or _recorded_plan(student)
+    if len(path) != plan.num_stages or not set(path) <= {"S", "T"} or "S" not in path:
         raise ValueError(
-            f"`path` must say for each of {plan.num_stages} stages whether it is the student's, and for one at least that it is, "
-            f"got {list(path)}."
+            f"`path` must have a letter for each of {plan.num_stages} stages, S for the student's or T for the teacher's, and one "
+            f"S at least, got {path!r}."
         )
     plan.check(teacher, student)
     layers = [
-        (student if own else teacher, layer)
-        for stage, own in enumerate(path)
-        for layer in (plan.student_stage(stage) if own else plan.teacher_stage(stage))
+        (student, layer) if owner == "S" else (teacher, layer)
+        for stage, owner in enumerate(path)
+        for layer in (plan.student_stage(stage) if owner == "S" else plan.teacher_stage(stage))
     ]
     hybrid = type(student)(student.config.for_student(len(layers))).to(student.device, student.dtype)
     sources = {id(tracker): tracker.state_dict() for tracker in (student, teacher)}
-    start = student if path[0] else teacher
+    start = student if path[0] == "S" else teacher
     for name, tensor in hybrid.state_dict().items():
         tracker, source = start if name.startswith(EMBEDDINGS) else student, name
         if match := LAYER.match(name):
@@ -74,8 +77,18 @@ def build_hybrid(
             )
         tensor.copy_(weights)
     record = copy.deepcopy(student.config.compression) or {}
-    hybrid.config.compression = {**record, "path": [int(own) for own in path]}
+    hybrid.config.compression = {**record, "path": path}
     return hybrid.eval()
+
+
+def _recorded_plan(student: PreTrainedTracker) -> StagePlan:
+    stages = (student.config.compression or {}).get("stages")
+    if stages is None:
+        raise ValueError(
+            "`plan` is missing, and the student's configuration keeps no record of a compression. Say how both are cut, such as "
+            "StagePlan.even(12, 4)."
+        )
+    return StagePlan(*(tuple(accumulate(stages[owner], initial=0)) for owner in ("teacher", "student")))
 
 
 __all__ = ["build_hybrid"]

@@ -141,7 +141,7 @@ def write_card(directory: str | Path, model: PreTrainedTracker, card: TrackerCar
         parameters=short_number(count_parameters(model) / 1e6),
         templates="a template crop" if count == 1 else f"{count} template crops",
         teacher=_teacher(record),
-        path="".join("S" if own else "T" for own in record.get("path", ())),
+        path=record.get("path", ""),
         results=results,
         speed=_speed(card),
         training=markdown_table(("Setting", "Value"), rows, left=2) if rows else None,

@@ -51,9 +51,9 @@ def main() -> None:
     teacher, student = AutoModel.from_pretrained(queue.teacher), AutoModel.from_pretrained(folder)
     plan = StagePlan.even(len(teacher.layers), len(student.layers))
     trackers = {"T" * plan.num_stages: teacher}
-    for path in itertools.product((False, True), repeat=plan.num_stages):
-        if any(path):
-            trackers["".join("S" if own else "T" for own in path)] = build_hybrid(student, teacher, plan, path)
+    for path in map("".join, itertools.product("TS", repeat=plan.num_stages)):
+        if "S" in path:
+            trackers[path] = build_hybrid(student, teacher, path, plan)
     auc = {}
     for name in run.judged(judges).judged_on:
         result = evaluate_trackers(trackers, judged_sequences(judges[name]), batch_size=BATCH)

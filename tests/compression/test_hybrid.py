@@ -20,21 +20,22 @@ def test_a_hybrid_is_its_path(path):
     mixed = MixedTracker(student, teacher, plan).train()
     with torch.no_grad():
         expected = mixed(paths=[path] * 3, **batch)
-        output = build_hybrid(student, teacher, plan, path)(**batch)
+        output = build_hybrid(student, teacher, "".join("S" if own else "T" for own in path), plan)(**batch)
     assert_close(output.pred_boxes, expected.pred_boxes, atol=1e-6, rtol=1e-6)
     assert_close(output.score_map, expected.score_map, atol=1e-6, rtol=1e-6)
 
 
 def test_a_hybrid_is_saved_loaded_and_tracks(tmp_path):
     teacher = make_tracker(layers=6)
-    student, plan = make_student(teacher, stages=3)
-    student.config.compression = {"num_stages": 3}
-    hybrid = build_hybrid(student, teacher, plan, (False, True, True))
+    student, _ = make_student(teacher, stages="1-2-3")
+    record = {"stages": {"teacher": [1, 2, 3], "student": [1, 1, 1]}}
+    student.config.compression = record
+    hybrid = build_hybrid(student, teacher, "STS")
     hybrid.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     assert loaded.config.num_hidden_layers == len(loaded.layers) == 4
-    assert loaded.config.compression == {"num_stages": 3, "path": [0, 1, 1]}
-    assert student.config.compression == {"num_stages": 3}
+    assert loaded.config.compression == {**record, "path": "STS"}
+    assert student.config.compression == record
     batch = make_batch()
     assert_close(loaded(**batch).pred_boxes, hybrid(**batch).pred_boxes)
 
@@ -44,7 +45,7 @@ def test_the_card_of_a_hybrid_says_its_path(tmp_path):
     student, plan = make_student(teacher, stages=3)
     student.config.compression = {"teacher": {"repository": "org/teacher"}}
     said = "of the path TSS: the stages T are the teacher's own layers"
-    for tracker in (student, build_hybrid(student, teacher, plan, (False, True, True))):
+    for tracker in (student, build_hybrid(student, teacher, "TSS", plan)):
         card = write_plain_card(tmp_path, tracker, "org/tracker").read_text()
         assert "compressed from [org/teacher]" in card
         assert (said in card) == (tracker is not student)
@@ -53,7 +54,7 @@ def test_the_card_of_a_hybrid_says_its_path(tmp_path):
 def test_a_hybrid_has_weights_of_its_own():
     teacher = make_tracker(layers=4)
     student, plan = make_student(teacher, stages=2)
-    hybrid = build_hybrid(student, teacher, plan, (True, False))
+    hybrid = build_hybrid(student, teacher, "ST", plan)
     before = [parameter.clone() for tracker in (student, teacher) for parameter in tracker.parameters()]
     with torch.no_grad():
         for parameter in hybrid.parameters():
@@ -68,23 +69,29 @@ def test_a_hybrid_of_sutrack():
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(1)
-    path = (False, *[True] * (plan.num_stages - 1))
-    hybrid = build_hybrid(student, teacher, plan, path)
+    hybrid = build_hybrid(student, teacher, "T" + "S" * (plan.num_stages - 1), plan)
     assert len(hybrid.layers) == len(plan.teacher_stage(0)) + plan.student_cuts[-1] - len(plan.student_stage(0))
     for name, tensor in teacher.embeddings.state_dict().items():
         assert torch.equal(hybrid.embeddings.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize("path", [(True,), (True, False, True), (False, False)])
+@pytest.mark.parametrize("path", ["S", "STS", "TT", "SX"])
 def test_a_path_that_is_none_is_refused(path):
     teacher = make_tracker(layers=4)
     student, plan = make_student(teacher, stages=2)
-    with pytest.raises(ValueError, match="`path` must say for each of 2 stages"):
-        build_hybrid(student, teacher, plan, path)
+    with pytest.raises(ValueError, match=f"`path` must have a letter for each of 2 stages.*got {path!r}"):
+        build_hybrid(student, teacher, path, plan)
+
+
+def test_a_student_without_a_record_needs_a_plan():
+    teacher = make_tracker(layers=4)
+    student, _ = make_student(teacher, stages=2)
+    with pytest.raises(ValueError, match="`plan` is missing"):
+        build_hybrid(student, teacher, "ST")
 
 
 def test_layers_of_unlike_shape_cannot_be_joined():
     teacher, plan = make_tracker(layers=4), StagePlan.even(4, 2)
     student, _ = build_student(teacher, plan, intermediate_size=48)
     with pytest.raises(ValueError, match=r"layers\.0.* of the teacher does not fit .*expected shape \(48"):
-        build_hybrid(student, teacher, plan, (False, True))
+        build_hybrid(student, teacher, "TS", plan)
