@@ -247,8 +247,8 @@ def test_the_front_leaves_out_what_is_beaten():
     from pictures import best_paths
 
     rows = [
-        {"path": path, "milliseconds": speed, "auc": {"set": auc}}
-        for path, speed, auc in [("a", 1, 50), ("b", 2, 49), ("c", 3, 60), ("d", 3, 55), ("e", 9, 61)]
+        {"path": path, "layers": layers, "auc": {"set": auc}}
+        for path, layers, auc in [("a", 1, 50), ("b", 2, 49), ("c", 3, 60), ("d", 3, 55), ("e", 9, 61)]
     ]
     assert [row["path"] for row in best_paths(rows, "set")] == ["a", "c", "e"]
 

@@ -90,7 +90,9 @@ def plot_curves(points: Mapping[str, Rows], judged_on: str, teacher: float) -> "
                     label=name,
                 )
         for panel, label in zip(panels, ("Steps of 32 pairs", "Seconds of one core"), strict=True):
-            panel.set(xlabel=label, xscale="log")
+            panel.set_xscale("log", base=2)
+            panel.xaxis.set_major_formatter("{x:.0f}")
+            panel.set(xlabel=label)
         panels[0].set(ylabel=f"AUC kept of {teacher:.1f} (%)", title=f"On {judged_on} sequences")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     return figure
@@ -98,11 +100,11 @@ def plot_curves(points: Mapping[str, Rows], judged_on: str, teacher: float) -> "
 
 def plot_front(fronts: Rows, judged_on: str) -> "Figure":
     """
-    Success AUC of every path against milliseconds of a frame; a line joins those that no other one beats in both.
+    Success AUC of every path against milliseconds of a frame; a line joins those that none of as few layers beats.
 
     Args:
-        fronts (`Mapping[str, Sequence[dict]]`): `path`, `milliseconds` and `auc` of each path by method; paths of the first
-            are named.
+        fronts (`Mapping[str, Sequence[dict]]`): `path`, `layers`, `milliseconds` and `auc` of each path by method; the best of the
+            first are named.
         judged_on (`str`): name of the set of sequences.
 
     Returns:
@@ -118,7 +120,7 @@ def plot_front(fronts: Rows, judged_on: str) -> "Figure":
             for row in rows:
                 place = (row["milliseconds"], row["auc"][judged_on])
                 axes.plot(*place, marker, color=color, markersize=6)
-                if number == 0:
+                if number == 0 and row in front:
                     axes.annotate(row["path"], place, xytext=(5, -10), textcoords="offset points", fontsize=8)
             across, up = zip(*((row["milliseconds"], row["auc"][judged_on]) for row in front), strict=True)
             axes.plot(across, up, color=color, linestyle=LINE_STYLES[number], marker=marker, label=name)
@@ -131,9 +133,9 @@ def plot_front(fronts: Rows, judged_on: str) -> "Figure":
 
 
 def best_paths(rows: Sequence[dict[str, Any]], judged_on: str) -> list[dict[str, Any]]:
-    """Rows than which no other is both as fast and better, the fastest first."""
+    """Rows than which no other has as few layers and is better, the shallowest first; layers cost alike, milliseconds wobble."""
     front: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row["milliseconds"], -row["auc"][judged_on])):
+    for row in sorted(rows, key=lambda row: (row["layers"], -row["auc"][judged_on])):
         if not front or row["auc"][judged_on] > front[-1]["auc"][judged_on]:
             front.append(row)
     return front

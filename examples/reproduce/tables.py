@@ -93,9 +93,10 @@ def front_text(folder: Path) -> list[str]:
     sets = list(rows[0]["auc"])
     text = ["## Every path of one run as a tracker", ""]
     for judged_on in sets:
-        file = save_plot(plot_front(fronts, judged_on), folder / f"front_{judged_on}.png")
+        judged = {name: paths for name, paths in fronts.items() if judged_on in paths[0]["auc"]}
+        file = save_plot(plot_front(judged, judged_on), folder / f"front_{judged_on}.png")
         text += [f"![AUC against milliseconds of every path, on {judged_on} sequences]({file.name})", ""]
-    columns = [(name, judged_on) for judged_on in sets for name in fronts]
+    columns = [(name, on) for on in sets for name, paths in fronts.items() if on in paths[0]["auc"]]
     auc = {name: {row["path"]: row["auc"] for row in paths} for name, paths in fronts.items()}
     best = {(name, on): {row["path"] for row in best_paths(fronts[name], on)} for name, on in columns}
 
@@ -113,7 +114,13 @@ def front_text(folder: Path) -> list[str]:
         ]
         for row in sorted(rows, key=lambda row: row["milliseconds"])
     ]
-    return [*text, markdown_table(header, lines), "", "Bold: no path of the method is as fast and better.", ""]
+    return [
+        *text,
+        markdown_table(header, lines),
+        "",
+        "Bold: no path of the method has as few layers and is better.",
+        "",
+    ]
 
 
 def main() -> None:
