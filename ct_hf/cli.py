@@ -197,8 +197,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("convert", help="turn an original checkpoint into a model that AutoModel loads")
     command.set_defaults(run=convert)
-    command.add_argument("--family", required=True, help="family of the tracker")
-    command.add_argument("--variant", required=True, help="the original's configuration name")
+    command.add_argument("--family", required=True, help="ostrack, sutrack, odtrack, mixformerv2 or compresstracker")
+    command.add_argument(
+        "--variant", required=True, help="the original's configuration name; another is answered by those there are"
+    )
     command.add_argument("--checkpoint", required=True, type=Path, help="original file; nothing pickled in it is run")
     command.add_argument("--out", required=True, type=Path, help="folder to save to")
     command.add_argument(
@@ -285,7 +287,7 @@ def _add_device(command: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         choices=["auto", "float32", "bfloat16"],
-        help="type to compute in; bfloat16 is faster where the processor has it (default: that of the weights)",
+        help="type to compute in; bfloat16 is faster for large trackers where the processor has it (default: that of the weights)",
     )
 
 

@@ -176,7 +176,7 @@ def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[d
 
 
 def train_from_scratch(
-    config: Any, args: CompressionArguments, pairs: Any, eval_sequences: list[Sequence], folder: Path
+    config: Any, args: CompressionArguments, pairs: Any, tracking_dataset: list[Sequence] | None, folder: Path
 ) -> None:
     """Train a tracker of the student's shape on ground truth alone, with the same recipe and pairs, and save it."""
     set_seed(args.seed)
@@ -184,7 +184,7 @@ def train_from_scratch(
     args.output_dir = str(folder)  # of its checkpoints
     args.push_to_hub = False
     model = AutoModel.from_config(config.for_student(config.num_hidden_layers))  # without the record of a compression
-    trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=eval_sequences)
+    trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=tracking_dataset)
     trainer.train()
     trainer.save_model(str(folder))
 
@@ -240,6 +240,8 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
         held_out = Photographs(script.photographs, "test") if script.photographs else None
         eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
         judged_on = f"rendered sequences of another seed ({args.seed + 10_000})"
+    # Where nothing is tracked while training, trackers that are spread over processes may train too.
+    tracking_dataset = eval_sequences if args.eval_strategy != "no" else None
     pairs = stream_pairs(
         source,
         teacher.config,
@@ -255,7 +257,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
         args=args,
         train_dataset=pairs,
         plan=plan,
-        tracking_dataset=eval_sequences,
+        tracking_dataset=tracking_dataset,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
@@ -267,7 +269,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     folders = {"student": out / "student"}
     if script.from_scratch:
         folders["from scratch"] = out / "from_scratch"
-        train_from_scratch(student.config, args, pairs, eval_sequences, folders["from scratch"])
+        train_from_scratch(student.config, args, pairs, tracking_dataset, folders["from scratch"])
     trainer.end_training()  # processes part here
     if not args.should_save:
         return

@@ -4,6 +4,7 @@ import pytest
 
 from ct_hf.cli import main
 from ct_hf.cli_compress import USUAL, build_parser
+from ct_hf.compression import tracker_trainer
 
 
 def printed(capsys, *arguments):
@@ -52,6 +53,18 @@ def test_a_dry_run_says_what_would_happen(tiny_tracker, tmp_path, capsys):
         main(["compress", "--teacher", teacher, "--dry_run", "--use_cpu", "--output_dir", str(tmp_path / "out")]) == 0
     )
     assert "teacher:" in capsys.readouterr().out and not (tmp_path / "out" / "student").exists()
+
+
+def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker, tmp_path, monkeypatch):
+    """Such a one cannot be tracked with while it trains, and without `--eval_strategy` it need not be."""
+    monkeypatch.setattr(tracker_trainer, "is_deepspeed_zero3_enabled", lambda: True)
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    arguments += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_sequences", "1"]
+    assert main(["compress", *arguments, "--dataloader_num_workers", "0"]) == 0
+    assert (tmp_path / "out" / "student" / "model.safetensors").exists()
+    with pytest.raises(ValueError, match="`tracking_dataset` was given, but FSDP"):
+        main(["compress", *arguments, "--eval_strategy", "steps"])
 
 
 def test_the_command_is_listed(capsys):

@@ -39,7 +39,7 @@ class TrackerTrainingArguments(TrainingArguments):
     learning_rate: float = field(
         default=4e-5,
         metadata={
-            "help": "Learning rate of AdamW at the start. The paper's 4e-5 belongs to 256 pairs a step (8 devices x 32); for "
+            "help": "Learning rate of AdamW at the start. The paper's 4e-5 belongs to 256 pairs a step (8 devices x 32 in its released code); for "
             "other sizes multiply it by the square root of their ratio and keep the number of pairs. A user's run of 128 a "
             "step at that rate reached 64.8 on LaSOT, where the paper has 66.1."
         },
@@ -92,6 +92,8 @@ class TrackerTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False  # it would only warn
         if self.accelerator_config is None:
             self.accelerator_config = {"dispatch_batches": False}
+        if self.resume_from_checkpoint in ("True", "true"):  # on a command line everything is text
+            self.resume_from_checkpoint = True
         super().__post_init__()
         if not 0 < self.learning_rate_drop <= 1:
             raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
@@ -167,7 +169,10 @@ class CompressionArguments(TrackerTrainingArguments):
     # Parameters that control the stages
     num_stages: int | None = field(
         default=None,
-        metadata={"help": "Number of stages, each a layer of the student. Default: the student's layers."},
+        metadata={
+            "help": "Number of stages, each a layer of the student. Default: the student's layers or, where there is none yet, a "
+            "third of the teacher's."
+        },
     )
     stage_sizes: str | None = field(
         default=None, metadata={"help": "Teacher layers of each stage, such as 2-2-6-2. Default: an even cut."}

@@ -10,9 +10,6 @@ from .stages import StagePlan
 from .student import LAYER
 
 
-EMBEDDINGS = "embeddings."
-
-
 @torch.no_grad()
 def build_hybrid(
     student: PreTrainedTracker, teacher: PreTrainedTracker, path: str, plan: StagePlan | None = None
@@ -37,8 +34,8 @@ def build_hybrid(
 
     Raises:
         ValueError: the path does not have a letter for each stage or is the teacher alone, there is no plan or the trackers
-            do not fit it, or their layers are of unlike shape, so that they could be joined only by projections that ended
-            with training.
+            do not fit it, their family does not keep what pixels go through first in `embeddings`, or their layers are of
+            unlike shape, so that they could be joined only by projections that ended with training.
 
     Example:
 
@@ -55,6 +52,11 @@ def build_hybrid(
             f"S at least, got {path!r}."
         )
     plan.check(teacher, student)
+    if not hasattr(student, "embeddings"):
+        raise ValueError(
+            f"{type(student).__name__} has no module `embeddings`, so that nothing tells what its path starts from. Call that of "
+            "the family so, see docs/add_a_tracker.md."
+        )
     layers = [
         (student, layer) if owner == "S" else (teacher, layer)
         for stage, owner in enumerate(path)
@@ -64,7 +66,7 @@ def build_hybrid(
     sources = {id(tracker): tracker.state_dict() for tracker in (student, teacher)}
     start = student if path[0] == "S" else teacher
     for name, tensor in hybrid.state_dict().items():
-        tracker, source = start if name.startswith(EMBEDDINGS) else student, name
+        tracker, source = start if name.startswith("embeddings.") else student, name
         if match := LAYER.match(name):
             tracker, layer = layers[int(match[1])]
             source = f"layers.{layer}.{match[2]}"

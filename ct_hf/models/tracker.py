@@ -162,10 +162,11 @@ class Boundary(NamedTuple):
 
 class PreTrainedTracker(PreTrainedModel):
     """
-    Base of every tracker. A family sets `layers` and `head` and writes `embed`, `decode` and `boundaries`; compression,
-    training, data, tracking and evaluation know nothing else of it.
+    Base of every tracker. A family sets `embeddings`, `layers` and `head` and writes `embed`, `decode` and `boundaries`;
+    compression, training, data, tracking and evaluation know nothing else of it.
 
     Attributes:
+        embeddings (`nn.Module`): what pixels go through before the trunk.
         layers (`nn.ModuleList`): the trunk; each layer takes a state and returns the next.
         head (`nn.Module`): one of the heads of `heads.py`.
         carries_memory (`bool`): whether a frame's output holds a memory that the next frame's prediction depends on, so that
@@ -189,6 +190,7 @@ class PreTrainedTracker(PreTrainedModel):
     template_bank_class: type[TemplateBank] = TemplateBank
     loaded_commit: str | None = None
 
+    embeddings: nn.Module
     layers: nn.ModuleList
     head: nn.Module
 

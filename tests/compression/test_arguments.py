@@ -141,6 +141,14 @@ def test_command_line(tmp_path):
         parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--initialization", "first"])
 
 
+def test_the_newest_checkpoint_can_be_asked_for_on_a_command_line(tmp_path):
+    parser = HfArgumentParser(CompressionArguments)
+    for text, meant in (("True", True), ("true", True), ("outputs/checkpoint-5", "outputs/checkpoint-5")):
+        arguments = ["--output_dir", str(tmp_path), "--use_cpu", "--resume_from_checkpoint", text]
+        (args,) = parser.parse_args_into_dataclasses(arguments)
+        assert args.resume_from_checkpoint == meant
+
+
 def test_help_shows_every_field():
     text = HfArgumentParser(CompressionArguments).format_help()
     for field in own_fields(CompressionArguments):

@@ -90,6 +90,15 @@ def test_a_student_without_a_record_needs_a_plan():
         build_hybrid(student, teacher, "ST")
 
 
+def test_a_family_without_embeddings_is_told_so():
+    teacher = make_tracker(layers=4)
+    student, plan = make_student(teacher, stages=2)
+    student.patches = student.embeddings
+    del student.embeddings
+    with pytest.raises(ValueError, match="OSTrackModel has no module `embeddings`"):
+        build_hybrid(student, teacher, "TS", plan)
+
+
 def test_layers_of_unlike_shape_cannot_be_joined():
     teacher, plan = make_tracker(layers=4), StagePlan.even(4, 2)
     student, _ = build_student(teacher, plan, intermediate_size=48)
