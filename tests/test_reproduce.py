@@ -267,3 +267,18 @@ def test_a_prefix_from_the_student_trains_its_embeddings():
         trained = any(parameter.grad is not None for parameter in student.embeddings.parameters())
         assert trained == (kind is StudentPrefix)
     assert not torch.equal(losses[MixedTracker], losses[StudentPrefix])
+
+
+def test_curves_show_mean_and_spread_over_seeds():
+    pytest.importorskip("matplotlib")
+    from pictures import plot_curves
+
+    def done(auc: float, steps: int) -> dict:
+        return {"auc": {"real": auc}, "settings": {"max_steps": steps}, "cpu_seconds": 1.0}
+
+    points = {"88": {"all three": [done(20, 88), done(30, 88)]}, "175": {"all three": [done(40, 175)]}}
+    curve, _, (bars,) = plot_curves(points, "real", 50.0).axes[0].containers[0]
+    assert curve.get_ydata().tolist() == [50, 80]  # per cent of 50
+    low, high = bars.get_segments()[0][:, 1]
+    assert high - low == pytest.approx(2 * 20 / 2**0.5)
+    assert np.ptp(bars.get_segments()[1][:, 1]) == 0  # of one seed no spread is known

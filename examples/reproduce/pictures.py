@@ -41,7 +41,7 @@ def plot_rows(groups: Mapping[str, Rows], judged_on: str, teacher: float) -> "Fi
                 if not kept:
                     continue
                 y = line + (place - (len(groups) - 1) / 2) * height
-                error = np.std(kept, ddof=1) if len(kept) > 1 else 0
+                error = _deviation(kept)
                 label = group if name == names[-1] else None
                 axes.barh(y, np.mean(kept), 0.9 * height, color=colors.trackers[place], label=label)
                 axes.errorbar(np.mean(kept), y, xerr=error, color=colors.ink, capsize=3, linewidth=1.2)
@@ -59,7 +59,7 @@ def plot_rows(groups: Mapping[str, Rows], judged_on: str, teacher: float) -> "Fi
 
 def plot_curves(points: Mapping[str, Rows], judged_on: str, teacher: float) -> "Figure":
     """
-    What each row kept over steps, and over seconds of one core.
+    What each row kept over steps, and over seconds of one core: the mean over seeds, with their standard deviation.
 
     Args:
         points (`Mapping[str, Rows]`): rows at each number of steps.
@@ -77,13 +77,15 @@ def plot_curves(points: Mapping[str, Rows], judged_on: str, teacher: float) -> "
         names = list(dict.fromkeys(name for rows in points.values() for name in rows))
         for place, name in enumerate(names):
             rows = [rows[name] for rows in points.values() if rows.get(name)]
-            kept = [np.mean([100 * result["auc"][judged_on] / teacher for result in row]) for row in rows]
+            kept = [[100 * result["auc"][judged_on] / teacher for result in row] for row in rows]
             steps = [row[0]["settings"]["max_steps"] for row in rows]
             seconds = [np.mean([result["cpu_seconds"] for result in row]) for row in rows]
             for panel, across in zip(panels, (steps, seconds), strict=True):
-                panel.plot(
+                panel.errorbar(
                     across,
-                    kept,
+                    [np.mean(one) for one in kept],
+                    list(map(_deviation, kept)),
+                    capsize=3,
                     color=colors.trackers[place],
                     linestyle=LINE_STYLES[place % len(LINE_STYLES)],
                     marker=MARKERS[place],
@@ -139,3 +141,8 @@ def best_paths(rows: Sequence[dict[str, Any]], judged_on: str) -> list[dict[str,
         if not front or row["auc"][judged_on] > front[-1]["auc"][judged_on]:
             front.append(row)
     return front
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Standard deviation over seeds; of one seed none is known."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
