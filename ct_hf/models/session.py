@@ -151,10 +151,9 @@ class TrackingSession:
                 f"`frame` is {frame_size(frame)[0]}x{frame_size(frame)[1]} pixels but the video started with "
                 f"{self.size[0]}x{self.size[1]}. Resize it, or start a new session."
             )
-        self.frame_number += 1
         self._frame = frame
         self._window = self.processor.window(self.box, "search")
-        self._show(self.templates.select(self.frame_number))
+        self._show(self.templates.select(self.frame_number + 1))
         return {
             **self._template_inputs,
             **self._text_inputs,
@@ -183,7 +182,8 @@ class TrackingSession:
         Raises:
             PredictionError: the box or the score is not finite.
         """
-        check_prediction(self, self.frame_number, box, score)
+        check_prediction(self, self.frame_number + 1, box, score)
+        self.frame_number += 1  # only now: a frame that failed can be given again
         self.box = clip_box(self._window.to_frame(box), self.size)
         if memory is not None:
             self.memory = memory

@@ -212,6 +212,21 @@ class PreTrainedTracker(PreTrainedModel):
         model.loaded_commit = getattr(revision, "resolved", None)
         return loaded
 
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """
+        Keep less for the backward pass and compute more, see [`~transformers.PreTrainedModel`].
+
+        Raises:
+            ValueError: `use_reentrant` is set. Reentrant checkpoints look for tensors among the arguments of a layer, which are
+                states here, and would train the head alone.
+        """
+        settings = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
+        if settings["use_reentrant"]:
+            raise ValueError("`use_reentrant` is True, by which layers of trackers get no gradient. Leave it out.")
+        super().activation_checkpointing_enable(settings, **kwargs)
+
     def embed(
         self,
         template_pixel_values: torch.Tensor,
@@ -384,7 +399,8 @@ class PreTrainedTracker(PreTrainedModel):
         **inputs: torch.Tensor | None,
     ) -> TrackerOutput:
         """Predict the box of one frame, with its loss where there is a label."""
-        state = self.embed(search_pixel_values=search_pixel_values, memory=memory, **inputs)
+        inputs = self.cast_inputs({"search_pixel_values": search_pixel_values, **inputs})
+        state = self.embed(memory=memory, **inputs)
         hidden_states = {0: state.hidden_states} if 0 in wanted else {}
         for index, layer in enumerate(self.layers, start=1):
             state = layer(state)
@@ -397,6 +413,11 @@ class PreTrainedTracker(PreTrainedModel):
             terms = self.compute_loss(output, search_boxes)
             output = dataclasses.replace(output, loss=sum(terms.values()), loss_dict=terms)
         return output
+
+    def cast_inputs(self, inputs: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+        """Inputs of `embed` that are there, pixels and text in the type of the weights, whatever type they came in."""
+        types = dict.fromkeys(("template_pixel_values", "search_pixel_values", "text_features"), self.dtype)
+        return {name: value.to(types.get(name, value.dtype)) for name, value in inputs.items() if value is not None}
 
     def start(self, frame: Any, box: Any, text_features: torch.Tensor | None = None) -> TrackingSession:
         """

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers.utils import ModelOutput, logging
 
@@ -73,18 +74,22 @@ def update_together(sessions: Sequence[TrackingSession], frames: Sequence[Frame]
     for index, (session, frame) in enumerate(zip(sessions, frames, strict=True)):
         inputs = session.inputs(frame)
         groups.setdefault(_shapes(inputs), []).append((index, inputs))
-    tracks: dict[int, Track] = {}
+    # All frames are looked at before any session moves on, so that after an error they can be given again.
+    found: dict[int, tuple[np.ndarray, ModelOutput | None]] = {}
+    model = sessions[0].model if sessions else None
     for members in groups.values():
-        model = sessions[0].model
         batch = {name: _join([inputs[name] for _, inputs in members]) for name in members[0][1]}
         output = model(**batch, return_dict=True)
         boxes, scores = model.locate(output)
         # One transfer for all: each waits for the device.
         answers = torch.cat([boxes.float(), scores.float().unsqueeze(1)], dim=1).cpu().numpy()
         for row, (index, _) in enumerate(members):
-            memory = _row(output.memory, row)
-            tracks[index] = sessions[index].settle(answers[row, :4], float(answers[row, 4]), memory)
-    return [tracks[index] for index in range(len(sessions))]
+            found[index] = answers[row], _row(output.memory, row)
+    places = (found[index] for index in range(len(sessions)))
+    return [
+        session.settle(answer[:4], float(answer[4]), memory)
+        for session, (answer, memory) in zip(sessions, places, strict=True)
+    ]
 
 
 def track_targets(

@@ -76,6 +76,10 @@ class VisualObjectTrackingPipeline(Pipeline):
         """Save the tracker, see [`~transformers.PreTrainedModel.save_pretrained`]; the pipeline itself comes with ct_hf."""
         self.model.save_pretrained(save_directory, **kwargs)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Push the tracker, private by default, as its own `push_to_hub` does; the pipeline itself comes with ct_hf."""
+        return self.model.push_to_hub(repo_id, **options)
+
     def _sanitize_parameters(
         self, threshold: float | None = None, patience: int | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -40,6 +40,12 @@ class TrainingContract:
             losses.append(loss.item())
         assert min(losses[-3:]) < 0.9 * losses[0]
 
+    def test_reentrant_checkpoints_are_refused(self, model):
+        """They would leave all layers without gradient, and say nothing."""
+        with pytest.raises(ValueError, match="`use_reentrant` is True"):
+            model.activation_checkpointing_enable({"use_reentrant": True})
+        assert not model.is_activation_checkpointing
+
     @pytest.mark.parametrize("random", [False, True])
     def test_checkpointing_equals_plain(self, config, inputs, labels, random):
         """Loss and gradients bit for bit; layers run a second time in the backward pass, with the same dropout."""

@@ -64,6 +64,8 @@ class TestStart:
             ([40, 30, 0, 16], "must have positive width and height"),
             ([40, 30, 20, -1], "must have positive width and height"),
             ([40, 30, 20], "must be four finite numbers"),
+            ([20, 20, 1e-170, 1e-170], "must have positive width and height"),
+            ([0, 0, 200000, 200000], "is more than 10 times as large as the frame of 100x80 pixels"),
         ],
     )
     def test_impossible_boxes_are_refused(self, tiny_tracker, noise_frames, box, message):
@@ -217,7 +219,7 @@ class TestTemplates:
                 output = model(**{**inputs, "memory": None})
             output.memory = inputs["memory"]
             session.advance(output)
-        assert [number for number, *_ in calls] == [1, 3, 5]
+        assert [number for number, *_ in calls] == [0, 2, 4]
         assert [memory for *_, memory in calls] == [None, "memory 1", "memory 2"]
         assert not torch.equal(calls[0][1], calls[1][1])
 
@@ -257,6 +259,22 @@ class TestState:
             ours, theirs = session.update(frame), other.update(frame)
             assert np.array_equal(ours.box, theirs.box) and ours.score == theirs.score
         assert other.frame_number == session.frame_number == 3
+
+    def test_a_frame_that_failed_can_be_given_again(self, tiny_tracker, noise_frames, monkeypatch):
+        whole, session = (tiny_tracker.start(noise_frames[0], BOX) for _ in range(2))
+        forward = type(tiny_tracker).forward
+
+        def failing(self, **inputs):
+            raise torch.OutOfMemoryError("for once")
+
+        for frame in noise_frames[1:]:
+            monkeypatch.setattr(type(tiny_tracker), "forward", failing)
+            with pytest.raises(torch.OutOfMemoryError):
+                session.update(frame)
+            monkeypatch.setattr(type(tiny_tracker), "forward", forward)
+            again, once = session.update(frame), whole.update(frame)
+            assert np.array_equal(again.box, once.box) and again.score == once.score
+        assert session.frame_number == whole.frame_number == 3
 
     @pytest.mark.parametrize("nan", ["box", "score"])
     def test_answers_that_are_no_numbers_are_refused(self, session, noise_frames, nan):

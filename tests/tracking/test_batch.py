@@ -83,6 +83,16 @@ class TestUpdateTogether:
         assert_same(update_together(sessions, [frames[1]] * 3), expected)
         assert sizes == [2, 1]
 
+    def test_after_an_error_all_frames_can_be_given_again(self, models, frames):
+        model = models("odtrack")
+        expected = [alone(model, frames, box) for box in (BOX, OTHER_BOX)]
+        sessions = [model.start(frames[0], box) for box in (BOX, OTHER_BOX)]
+        for number, frame in enumerate(frames[1:]):
+            with pytest.raises(ValueError, match="pixels but the video started with"):
+                update_together(sessions, [frame, frame[:-2]])
+            tracks = update_together(sessions, [frame, frame])
+            assert_same(tracks, [alone_tracks[number] for alone_tracks in expected])
+
     def test_without_sessions_nothing_happens(self):
         assert update_together([], []) == []
 
