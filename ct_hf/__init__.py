@@ -4,6 +4,7 @@ the task "visual-object-tracking" with `transformers.pipeline`.
 """
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
@@ -46,8 +47,21 @@ def _push_to_hub(self: PreTrainedTracker, repo_id: str, **options: Any) -> Any:
     return push_model(self, repo_id, **options)
 
 
+def _save_pretrained(
+    self: PreTrainedTracker, save_directory: str | Path, *, push_to_hub: bool = False, **options: Any
+) -> None:
+    """Save the tracker, see [`~transformers.PreTrainedModel.save_pretrained`]; `push_to_hub` pushes it as its method does."""
+    names = ("repo_id", "private", "commit_message", "create_pr", "revision")
+    pushed = {name: options.pop(name) for name in names if name in options}
+    _save(self, save_directory, **options)
+    if push_to_hub:
+        repo_id = pushed.pop("repo_id", Path(save_directory).name)
+        self.push_to_hub(repo_id, token=options.get("token"), **pushed)
+
+
 # Set from here, as models know nothing of the Hub: where only their code has travelled, transformers' own method serves.
 PreTrainedTracker.push_to_hub = _push_to_hub
+_save, PreTrainedTracker.save_pretrained = PreTrainedTracker.save_pretrained, _save_pretrained
 
 __all__ = [
     "MixFormerV2Config",

@@ -51,6 +51,7 @@ def push_folder(
     message: str = "Upload tracker",
     revision: str | None = None,
     api: HfApi | None = None,
+    **commit: Any,
 ) -> CommitInfo:
     """
     Push a saved tracker in one commit: weights, configuration, image processor, card, and the code with which it loads where
@@ -69,6 +70,7 @@ def push_folder(
         message (`str`, *optional*, defaults to `"Upload tracker"`): message of the commit.
         revision (`str`, *optional*): branch to push to, made if it is not there; the main one by default.
         api (`HfApi`, *optional*): client to push with; by default one that uses the saved token.
+        commit: further arguments of `HfApi.create_commit`, such as `create_pr`.
 
     Returns:
         `CommitInfo`: the commit, with `repo_url`; that of an earlier push if nothing has changed.
@@ -108,7 +110,7 @@ def push_folder(
         if _REPLACED.fullmatch(file.rfilename) and file.rfilename not in files
     ]
     with reaching(repository):
-        return api.create_commit(repository, operations, commit_message=message, revision=revision)
+        return api.create_commit(repository, operations, commit_message=message, revision=revision, **commit)
 
 
 def push_model(
@@ -119,6 +121,7 @@ def push_model(
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
+    **commit: Any,
 ) -> CommitInfo:
     """
     Push a tracker that is in memory, as `model.push_to_hub` does; see [`push_folder`].
@@ -130,6 +133,7 @@ def push_model(
         private (`bool`, *optional*): whether only its owner may see it; `True` by default.
         token (`str`, *optional*): access token; the saved one by default.
         revision (`str`, *optional*): branch to push to; the main one by default.
+        commit: see [`push_folder`].
 
     Returns:
         `CommitInfo`: the commit.
@@ -147,6 +151,7 @@ def push_model(
             message=commit_message,
             revision=revision,
             api=HfApi(token=token),
+            **commit,
         )
 
 

@@ -15,6 +15,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .configuration_tracker import TrackerConfig
 
 
+MOST_FRAMES = 10
+"""Frames by which a box may be as wide or as high: a window around more would fill the memory."""
+
 Frame = Image.Image | np.ndarray | torch.Tensor
 
 
@@ -76,17 +79,22 @@ def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int] | None = 
         `np.ndarray` of shape `(4,)`.
 
     Raises:
-        ValueError: the box is not four finite numbers, has no area, or lies outside the frame.
+        ValueError: the box is not four finite numbers, has no area, lies outside the frame or is far larger.
     """
     values = np.asarray(box, dtype=np.float64).reshape(-1)
     if values.shape != (4,) or not np.isfinite(values).all():
         raise ValueError(f"`box` must be four finite numbers x, y, width, height, got {box}.")
-    if (values[2:] <= 0).any():
+    if (values[2:] <= 0).any() or values[2] * values[3] == 0:  # which underflows where both are almost 0
         raise ValueError(f"`box` must have positive width and height, got {values.tolist()}.")
     if size is not None:
         x, y, w, h = values
         if x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0:
             raise ValueError(f"`box` {values.tolist()} lies outside the frame of {size[0]}x{size[1]} pixels.")
+        if w > MOST_FRAMES * size[0] or h > MOST_FRAMES * size[1]:
+            raise ValueError(
+                f"`box` {values.tolist()} is more than {MOST_FRAMES} times as large as the frame of {size[0]}x{size[1]} pixels, "
+                "expected x, y, width, height in its pixels."
+            )
     return values
 
 
@@ -296,6 +304,10 @@ class TrackerImageProcessor(BaseImageProcessor):
         """Build the processor that fits a tracker's configuration."""
         names = ("template_size", "search_size", "template_factor", "search_factor", "image_mean", "image_std")
         return cls(**{name: getattr(config, name) for name in names})
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, **options: Any) -> Any:
+        """Push the processor alone, to a repository that is made private by default; a tracker takes its own along."""
+        return super().push_to_hub(repo_id, private=private is not False, **options)
 
     def window(self, box: Sequence[float] | np.ndarray, target: Literal["template", "search"]) -> CropWindow:
         """Window of a template or search crop around a box `x, y, w, h` in pixels."""

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, pipeline
 
 from ct_hf import OSTrackConfig, OSTrackModel, TrackerImageProcessor
 from ct_hf.cli import main
@@ -193,6 +193,26 @@ def test_a_tracker_in_memory_gets_a_card_that_claims_nothing(hub, api, tiny_trac
     assert not hasattr(tiny_tracker.config, "auto_map")
     tiny_tracker.push_to_hub("org/open", token=TOKEN, private=False)
     assert not hub.repositories["models", "org/open"].private
+
+
+def test_every_way_of_transformers_pushes_privately(hub, api, tiny_tracker, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    processor = TrackerImageProcessor.from_config(tiny_tracker.config)
+    tracking = pipeline("visual-object-tracking", model=tiny_tracker, image_processor=processor)
+    tiny_tracker.save_pretrained(tmp_path, push_to_hub=True, repo_id="org/saved", commit_message="Saved")
+    tracking.push_to_hub("org/piped")
+    processor.push_to_hub("org/processor")
+    for name in ("org/saved", "org/piped", "org/processor"):
+        assert hub.repositories["models", name].private, name
+    for name in ("org/saved", "org/piped"):
+        assert files_of(hub, name).keys() == SAVED | CODE
+    assert not any((tmp_path / name).exists() for name in ("README.md", "modeling_ostrack.py")), (
+        "a folder is only saved"
+    )
+    with pytest.raises(ValueError, match="org/open is public"):
+        api.create_repo("org/open", private=False)
+        tiny_tracker.save_pretrained(tmp_path, push_to_hub=True, repo_id="org/open")
 
 
 def test_a_folder_without_card_and_processor_gets_both(tiny_tracker, tmp_path):
