@@ -1,13 +1,22 @@
 """Trackers between teacher and student: some stages of the one, some of the other."""
 
 import copy
+import re
 from itertools import accumulate
 
 import torch
+from transformers.configuration_utils import PreTrainedConfig
 
 from ..models.tracker import PreTrainedTracker
 from .stages import StagePlan
 from .student import LAYER
+
+
+_FREE = re.compile(
+    "num_hidden_layers|compression|initializer_range|drop_path_rate|attention_dropout|elimination_.*"
+    "|.*head_.*|num_tasks|num_bins|score_branch|.*update_.*"
+)
+"""Fields in which the two may differ: depth, what is for training or tracking alone, and the head, which is the student's."""
 
 
 @torch.no_grad()
@@ -34,8 +43,9 @@ def build_hybrid(
 
     Raises:
         ValueError: the path does not have a letter for each stage or is the teacher alone, there is no plan or the trackers
-            do not fit it, their family does not keep what pixels go through first in `embeddings`, or their layers are of
-            unlike shape, so that they could be joined only by projections that ended with training.
+            do not fit it, their family does not keep what pixels go through first in `embeddings`, or their configurations
+            differ in what layers are made by: layers of unlike shape could be joined only by projections that ended with
+            training, and heads or activations of the teacher would become the student's.
 
     Example:
 
@@ -57,6 +67,7 @@ def build_hybrid(
             f"{type(student).__name__} has no module `embeddings`, so that nothing tells what its path starts from. Call that of "
             "the family so, see docs/add_a_tracker.md."
         )
+    _check_alike(student, teacher)
     layers = [
         (student, layer) if owner == "S" else (teacher, layer)
         for stage, owner in enumerate(path)
@@ -81,6 +92,18 @@ def build_hybrid(
     record = copy.deepcopy(student.config.compression) or {}
     hybrid.config.compression = {**record, "path": path}
     return hybrid.eval()
+
+
+def _check_alike(student: PreTrainedTracker, teacher: PreTrainedTracker) -> None:
+    """Refuse trackers whose layers compute in unlike ways; a hybrid has one configuration."""
+    ours, theirs = student.config, teacher.config
+    own = ours.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
+    for name in sorted(own):
+        if not _FREE.fullmatch(name) and getattr(ours, name) != getattr(theirs, name, None):
+            raise ValueError(
+                f"`{name}` is {getattr(ours, name)} in the student and {getattr(theirs, name, None)} in the teacher, whose "
+                "layers can share a path only if they compute alike."
+            )
 
 
 def _recorded_plan(student: PreTrainedTracker) -> StagePlan:

@@ -102,5 +102,23 @@ def test_a_family_without_embeddings_is_told_so():
 def test_layers_of_unlike_shape_cannot_be_joined():
     teacher, plan = make_tracker(layers=4), StagePlan.even(4, 2)
     student, _ = build_student(teacher, plan, intermediate_size=48)
-    with pytest.raises(ValueError, match=r"layers\.0.* of the teacher does not fit .*expected shape \(48"):
+    with pytest.raises(ValueError, match="`intermediate_size` is 48 in the student and 64 in the teacher"):
         build_hybrid(student, teacher, "TS", plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_attention_heads": 4}, {"hidden_act": "relu"}, {"layer_norm_eps": 1e-3}, {"qkv_bias": False}],
+    ids=str,
+)
+def test_layers_that_compute_in_unlike_ways_cannot_be_joined(change):
+    teacher, plan = make_tracker(layers=4), StagePlan.even(4, 2)
+    student, _ = build_student(teacher, plan, **change)
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}` is .* in the student and .* in the teacher"):
+        build_hybrid(student, teacher, "TS", plan)
+
+
+def test_what_is_of_training_and_tracking_alone_may_differ():
+    teacher, plan = make_tracker(layers=4, elimination_layers=[1]), StagePlan.even(4, 2)
+    student, _ = build_student(teacher, plan, drop_path_rate=0.1)
+    assert len(build_hybrid(student, teacher, "TS", plan).layers) == 3
