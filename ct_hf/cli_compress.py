@@ -205,6 +205,8 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     }
     if script.teacher is None:
         parser.error("--teacher is missing: give the folder or the Hub repository of the tracker to compress.")
+    if script.ratios and len(script.ratios) != len(script.train or ()):
+        parser.error(f"--ratios has {len(script.ratios)} numbers for {len(script.train or ())} data sets of --train.")
     set_seed(args.seed)
     started = time.perf_counter()
     out = Path(args.output_dir)
@@ -227,10 +229,6 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     if script.train:
         readers = args.world_size * max(1, args.dataloader_num_workers)
         source = {place: open_source(place, num_shards=max(8, readers)) for place in script.train}
-        if script.ratios and len(script.ratios) != len(script.train):
-            raise ValueError(
-                f"--ratios has {len(script.ratios)} numbers for {len(script.train)} data sets of --train."
-            )
         ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
     else:
         source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None

@@ -20,7 +20,8 @@ def test_help_shows_the_method_and_what_is_used_most(capsys):
         assert f"--{name} " in text or f"--{name}," in text, name
     assert "--fsdp" not in text and "--adam_beta1" not in text
     assert "ct-hf compress --teacher org/tracker --train videos/train" in text
-    assert "(default: 4e-05)" in text and "(default: 0.1)" in text, "the paper's recipe, whatever the demo takes"
+    flowing = " ".join(text.split())
+    assert "(default: 4e-05)" in flowing and "(default: 0.1)" in flowing, "the paper's recipe, whatever the demo takes"
     assert len(text.splitlines()) < 260
 
 
@@ -38,6 +39,13 @@ def test_a_teacher_is_needed(capsys):
         main(["compress", "--max_steps", "1", "--use_cpu"])
     assert stopped.value.code == 2
     assert "--teacher is missing: give the folder or the Hub repository" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("train", "count"), [([], 0), (["--train", "a", "b", "c"], 3)])
+def test_ratios_are_of_data_sets(capsys, train, count):
+    with pytest.raises(SystemExit):
+        main(["compress", "--teacher", "org/tracker", *train, "--ratios", "1", "2", "--dry_run", "--use_cpu"])
+    assert f"--ratios has 2 numbers for {count} data sets of --train" in capsys.readouterr().err
 
 
 def test_a_number_of_steps_is_needed(tiny_tracker, tmp_path):

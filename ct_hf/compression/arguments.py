@@ -84,6 +84,7 @@ class TrackerTrainingArguments(TrainingArguments):
         # Compiled as a whole, every mixed path is a graph of its own; the trainer compiles layer by layer instead.
         self.compile_layers = bool(self.torch_compile or self.torch_compile_backend or self.torch_compile_mode)
         self.layer_compile_backend = self.torch_compile_backend or "inductor"
+        self.layer_compile_mode = self.torch_compile_mode
         self.torch_compile, self.torch_compile_backend, self.torch_compile_mode = False, None, None
         # Stages that a path skips get no gradient, so DDP must look for them, also under activation checkpointing.
         if self.ddp_find_unused_parameters is None:

@@ -1,6 +1,7 @@
 """The mixed path: student and frozen teacher stages in one forward pass."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -75,7 +76,8 @@ class MixedTracker(nn.Module):
             ran in the `"student"`, or the `"last"`.
         term_weights (`dict[str, float]`, *optional*): factors of single terms of the losses by their names in the log, such
             as `{"giou": 0.5, "guidance_map": 0}`.
-        frozen (sequence of `str`, *optional*): parts of the student that are not trained: `"embeddings"`, `"head"`.
+        frozen (sequence of `str`, *optional*): parts of the student that are not trained: `"embeddings"`, `"head"`. Their
+            batch norms stay in evaluation mode, their gradients are off while [`MixedTracker.freezing`].
 
     Raises:
         TypeError: one of them is no tracker.
@@ -121,8 +123,6 @@ class MixedTracker(nn.Module):
         self.mimicking_stages = mimicking_stages
         self.term_weights = dict(term_weights or {})
         self.frozen = tuple(frozen)
-        for name in self.frozen:
-            getattr(student, name).requires_grad_(False)
         self.to_student, self.to_teacher = nn.ModuleList(), nn.ModuleList()
         theirs = {boundary.index: boundary.width for boundary in teacher.boundaries}
         ours = {boundary.index: boundary.width for boundary in student.boundaries}
@@ -148,6 +148,23 @@ class MixedTracker(nn.Module):
         for name in self.frozen:
             getattr(self.student, name).eval()
         return self
+
+    @contextmanager
+    def freezing(self) -> Iterator[None]:
+        """Turn off the gradients of the frozen parts, and leave the student as it was."""
+        parameters = [
+            parameter
+            for name in self.frozen
+            for parameter in getattr(self.student, name).parameters()
+            if parameter.requires_grad
+        ]
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "MixedTracker":
         """Move or cast the teacher along."""
@@ -195,7 +212,7 @@ class MixedTracker(nn.Module):
         chained: bool = False,
     ) -> tuple[TrackerOutput, ModelOutput | None]:
         """Run the mixed path on one frame; return its output with the loss, and the teacher's memory of the frame."""
-        embed_inputs = {name: inputs[name] for name in EMBED_INPUTS if inputs.get(name) is not None}
+        embed_inputs = self.student.cast_inputs({name: inputs.get(name) for name in EMBED_INPUTS})
         teacher_states, teacher_output = self._guide({**embed_inputs, "memory": teacher_memory}, paths, chained)
         state, mimicking = self._mix({**embed_inputs, "memory": memory}, teacher_states, paths)
         output = self.student.decode(state)

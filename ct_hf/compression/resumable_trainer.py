@@ -32,6 +32,7 @@ class ResumableTrainer(PublishingTrainer):
     """
 
     _aside = False  # whether a checkpoint is being made
+    _evaluating: str | None = None  # what the names of the metrics of the evaluation that is running begin with
     _resumed_from: str | None = None
     _loss_start = 0  # step from which on losses add up to the `train_loss`
 
@@ -62,7 +63,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, see [`~transformers.Trainer`]; the mean loss at the end is that of all steps, before a resumption too."""
-        if "train_loss" in logs:
+        if "train_loss" in logs and not self._evaluating:
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step - self._loss_start, 0.001)
         super().log(logs, start_time)
 

@@ -52,10 +52,10 @@ def _even(size: int, target: int) -> torch.Tensor:
 
 
 def _heads(size: int, target: int, heads: int, target_heads: int) -> torch.Tensor:
-    """Whole heads where their width is the same, else evenly within each head; a student with more heads has none whole."""
-    if target_heads > heads:
-        return _even(size, target)
+    """Whole heads where their width is the same, else evenly within each head; of more or wider heads none is a teacher's."""
     width, target_width = size // heads, target // target_heads
+    if target_heads > heads or target_width > width:
+        return _even(size, target)
     return (_even(heads, target_heads)[:, None] * width + _even(width, target_width)[None, :]).flatten()
 
 

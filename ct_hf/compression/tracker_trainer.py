@@ -5,7 +5,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -137,7 +138,7 @@ class TrackerTrainer(ResumableTrainer):
         """Build the schedule of the learning rate; a constant one drops once (section 4.1 of the paper)."""
         if self.lr_scheduler is None and self.args.lr_scheduler_type == "constant":
             drop = self.args.learning_rate_drop * num_training_steps
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, _Drop(drop))
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, partial(_dropped, drop))
             self._created_lr_scheduler = True
             return self.lr_scheduler
         return super().create_scheduler(num_training_steps, optimizer)
@@ -150,9 +151,16 @@ class TrackerTrainer(ResumableTrainer):
         return [name for name in names if name not in spared and "position_embeddings" not in name]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
-        """Read the batches of a step; what is trained is saved if they cannot be read."""
+        """Read the batches of a step; what is trained is saved if any process cannot read its own."""
+        samples = failure = None
+        try:
+            samples = super().get_batch_samples(*args, **kwargs)
+        except Exception as error:  # whatever it is: it is raised below, once all processes know of it
+            failure = error
         with self._saved_on_error("Reading of data"):
-            return super().get_batch_samples(*args, **kwargs)
+            if self._anywhere(failure is not None):
+                raise failure or RuntimeError("another process could not read its data; its own error says why.")
+        return samples
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -181,15 +189,15 @@ class TrackerTrainer(ResumableTrainer):
         names = inputs.pop("name", None)
         output = model(**inputs, **self._path_inputs(model, inputs))
         mode = "train" if model.training else "eval"
-        if mode == "train" and not torch.isfinite(output.loss):
-            self._meet_nan(output.loss_dict, names)
-            return (output.loss, output) if return_outputs else output.loss
         iou, _ = box_overlaps(
             cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(full_precision(inputs["search_boxes"]))
         )
+        figures = {**output.loss_dict, "iou": iou.mean()}
+        if mode == "train" and not self._check_loss(output, names):
+            figures = dict.fromkeys(figures, torch.full_like(output.loss, torch.nan))  # the log leaves it out
         # As the Trainer averages its loss: over samples when evaluating, over micro-batches when training.
         weight = len(iou) if mode == "eval" else 1
-        for name, value in {**output.loss_dict, "iou": iou.mean()}.items():
+        for name, value in figures.items():
             self._metrics[mode][name].append(value.detach().float().expand(weight))
         return (output.loss, output) if return_outputs else output.loss
 
@@ -227,33 +235,42 @@ class TrackerTrainer(ResumableTrainer):
         tracked = self._track(metric_key_prefix) if tracks else {}
         apart = tracks and isinstance(self.eval_dataset, dict)
         self._tracked = {} if apart else tracked
-        with preserved_randomness(self.args.device):  # loaders of data draw a seed
-            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        outer, self._evaluating = self._evaluating, f"{metric_key_prefix}_"  # sets of pairs are evaluated one by one
+        try:
+            with preserved_randomness(self.args.device):  # loaders of data draw a seed
+                metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            if apart:
+                self.log(tracked)
+        finally:
+            self._evaluating = outer
         if apart:
-            self.log(tracked)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, tracked)
             metrics.update(tracked)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each term since the last log, over all processes; evaluation returns them too."""
-        # Whatever prefix an evaluation was given, it logs its runtime under it; so does training at its end.
-        prefix = next((name.removesuffix("runtime") for name in logs if name.endswith("_runtime")), "train_")
-        mode = "train" if prefix == "train_" else "eval"
-        metrics, self._metrics[mode] = self._metrics[mode], defaultdict(list)
-        if metrics:
-            means = torch.stack([torch.cat(values).mean() for values in metrics.values()])
-            means = self.accelerator.gather(means.unsqueeze(0)).mean(dim=0).tolist()
-            names = metrics if mode == "train" else [prefix + name for name in metrics]
-            logs.update(zip(names, means, strict=True))
-        if mode == "eval":
+        if self._evaluating:
+            means = self._means("eval", torch.mean)
+            logs.update({self._evaluating + name: value for name, value in means.items()})
             logs.update(self._tracked)
-        if mode == "train" and "loss" in logs:
-            logs["pairs_per_second"] = self._pairs_per_second()
-        if mode == "train":
+        else:
+            means = self._means("train", torch.nanmean)
+            logs.update({name: value for name, value in means.items() if not math.isnan(value)})
+            if "loss" in logs:
+                logs["pairs_per_second"] = self._pairs_per_second()
             self._count_skipped()
             logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
         super().log(logs, start_time)
+
+    def _means(self, mode: Literal["train", "eval"], mean: Callable) -> dict[str, float]:
+        """Mean of each term since the last log, over all processes."""
+        metrics, self._metrics[mode] = self._metrics[mode], defaultdict(list)
+        if not metrics:
+            return {}
+        means = torch.stack([mean(torch.cat(values)) for values in metrics.values()])
+        means = mean(self.accelerator.gather(means.unsqueeze(0)), dim=0).tolist()
+        return dict(zip(metrics, means, strict=True))
 
     def end_training(self) -> None:
         """
@@ -292,18 +309,31 @@ class TrackerTrainer(ResumableTrainer):
                 logger.error(f"{what} failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
             raise
 
-    def _meet_nan(self, terms: dict[str, torch.Tensor], names: list[str] | None) -> None:
-        """Say which term and which pairs are behind a loss that is not finite; stop, or count it."""
-        broken = [name for name, value in terms.items() if not torch.isfinite(value).all()]
-        text = f"the loss of step {self.state.global_step + 1} is not finite: {', '.join(broken)}"
-        text += f". Its pairs: {'; '.join(names)}" if names else ""
-        if self.args.nan_loss == "stop":
+    def _anywhere(self, here: bool) -> bool:
+        """Whether something is so in any process. What stops one has to stop all, or they wait for each other for ever."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.args.device)))
+
+    def _check_loss(self, output: ModelOutput, names: list[str] | None) -> bool:
+        """Whether the loss is finite; if not, say which term and which pairs are behind it, and stop, or count it."""
+        finite = bool(torch.isfinite(output.loss))
+        stop = self.args.nan_loss == "stop" and self._anywhere(not finite)
+        if finite and not stop:
+            return True
+        broken = [name for name, value in output.loss_dict.items() if not torch.isfinite(value).all()]
+        text = (
+            f"the loss of step {self.state.global_step + 1} is not finite: {', '.join(broken) or 'in another process'}"
+        )
+        text += f". Its pairs: {'; '.join(names)}" if names and not finite else ""
+        if stop:
             with self._saved_on_error("Training"):
                 raise FloatingPointError(
                     f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
                 )
         logger.warning(f"{text}. The step is left out.")
         self._pending_skips[COUNTED.index("nan_loss")] += 1
+        return False
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
         """Leave out a step whose gradient is not finite, if that is asked for: in all processes, as it is the same in all."""
@@ -361,17 +391,12 @@ class TrackerTrainer(ResumableTrainer):
     def _compile_layers(self, *trackers: PreTrainedTracker) -> None:
         for tracker in trackers:
             for layer in tracker.layers:
-                layer.compile(backend=self.args.layer_compile_backend)
+                layer.compile(backend=self.args.layer_compile_backend, mode=self.args.layer_compile_mode)
 
 
-class _Drop:
-    """Factor of the learning rate: 1, and 0.1 from a step on. A class, since schedulers are pickled."""
-
-    def __init__(self, step: float):
-        self.step = step
-
-    def __call__(self, step: int) -> float:
-        return 1.0 if step < self.step else 0.1
+def _dropped(drop: float, step: int) -> float:
+    """Factor of the learning rate: 1, and 0.1 from a step on. What a schedule saves of an object of a class it restores."""
+    return 1.0 if step < drop else 0.1
 
 
 __all__ = ["TrackerTrainer"]

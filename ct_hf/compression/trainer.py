@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.sequences import Sequence
@@ -151,6 +152,11 @@ class CompressionTrainer(TrackerTrainer):
         self._teacher_description = describe_teacher(teacher_model)
         self._micro_batch = (-1, 0)  # optimizer step, and which of its micro-batches comes next
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, see [`ResumableTrainer.train`]; parts that stay as they are initialised are frozen for as long alone."""
+        with self.accelerator.unwrap_model(self.model).freezing():
+            return super().train(*args, **kwargs)
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
@@ -193,8 +199,9 @@ class CompressionTrainer(TrackerTrainer):
 
     def _average_batch_norm(self, restart: bool) -> None:
         """Once the student runs alone, forget statistics of mixed paths; they become the mean over what follows."""
-        for module in self.student.modules():
-            if isinstance(module, _BatchNorm):
+        frozen = self.accelerator.unwrap_model(self.model).frozen
+        for name, module in self.student.named_modules():
+            if isinstance(module, _BatchNorm) and name.partition(".")[0] not in frozen:
                 module.momentum = None  # each batch weighs the same; a resumed run needs it anew
                 if restart:
                     module.reset_running_stats()

@@ -127,7 +127,9 @@ def test_compilation_is_asked_for_as_ever_but_done_layer_by_layer(arguments):
     for asked, backend in (({"torch_compile": True}, "inductor"), ({"torch_compile_backend": "eager"}, "eager")):
         args = arguments(**asked)
         assert args.compile_layers and args.layer_compile_backend == backend
-        assert args.torch_compile is False
+        assert args.torch_compile is False and args.layer_compile_mode is None
+    args = arguments(torch_compile_mode="reduce-overhead")
+    assert args.compile_layers and args.layer_compile_mode == "reduce-overhead" and args.torch_compile_mode is None
 
 
 def test_command_line(tmp_path):

@@ -1,5 +1,6 @@
 """Losses that are not finite, and memory that does not suffice."""
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from ct_hf.compression import CompressionTrainer
 from ct_hf.data import ProceduralWorld, stream_pairs
 
 from .tiny import make_config, make_pairs
-from .training import make_trainer
+from .training import make_trainer, run_in_two_processes
 
 
 def poisoned(count=12, bad=5):
@@ -29,8 +30,22 @@ class InOrder(CompressionTrainer):
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
+class Torn(list):
+    """Pairs of which one cannot be read."""
+
+    def __init__(self, pairs, torn):
+        super().__init__(pairs)
+        self.torn = torn
+
+    def __getitem__(self, number):
+        if number == self.torn:
+            raise OSError(f"pair {number} is torn")
+        return super().__getitem__(number)
+
+
 def make_ordered(folder, **arguments):
-    trainer = make_trainer(folder, train_dataset=poisoned(), per_device_train_batch_size=2, max_steps=6, **arguments)
+    defaults = {"train_dataset": poisoned(), "per_device_train_batch_size": 2, "max_steps": 6}
+    trainer = make_trainer(folder, **{**defaults, **arguments})
     trainer.__class__ = InOrder
     return trainer
 
@@ -107,3 +122,48 @@ def test_a_batch_that_fits_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "compute_loss", scarce)
     trainer.train()
     assert sizes[0] == 4 and sizes[-3:] == [2, 2, 2] and trainer.state.global_step == 3
+
+
+# Several processes: what goes wrong in one must not leave the other waiting
+
+
+RUN = """
+import json, sys
+from tests.compression.test_bad_weather import Torn, make_ordered, poisoned
+
+report = {}
+for name, arguments in {
+    "stopped": {},
+    "left out": {"nan_loss": "skip", "max_grad_norm": 0.1},
+    "torn": {"train_dataset": Torn(poisoned(bad=11), torn=9)},
+}.items():
+    folder = f"{sys.argv[1]}/{name}"
+    trainer = make_ordered(folder, max_steps=3, **arguments)
+    try:
+        trainer.train()
+        report[name] = [trainer.state.log_history[-2], dict(trainer.skipped)]
+    except Exception as error:
+        report[name] = [type(error).__name__, str(error)]
+with open(f"{sys.argv[1]}/{trainer.args.process_index}.json", "w") as file:
+    json.dump(report, file)
+trainer.end_training()
+"""
+
+
+def test_processes_stop_and_go_on_together(tmp_path):
+    """Of twelve pairs in batches of two, the sixth is in the second step of one process alone."""
+    run_in_two_processes(RUN, tmp_path)
+    reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    reports.sort(key=lambda report: "another process" in report["stopped"][1])
+    met, other = (report["stopped"] for report in reports)
+    assert met[0] == other[0] == "FloatingPointError"
+    assert "the loss of step 2 is not finite: focal, giou, l1. Its pairs: " in met[1]
+    assert "the loss of step 2 is not finite: in another process. Look" in other[1]
+
+    for log, skipped in (report["left out"] for report in reports):
+        assert skipped == {"nan_loss": 1} and math.isfinite(log["giou"]) and log["step"] == 3
+
+    met, other = (report["torn"] for report in reports)
+    assert met == ["OSError", "pair 9 is torn"] and other[0] == "RuntimeError" and "another process" in other[1]
+    for folder in ("stopped", "torn"):
+        assert (tmp_path / folder / "checkpoint-1" / "model.safetensors").is_file(), "what was trained before is kept"

@@ -211,10 +211,11 @@ def test_unknown_choices(arguments, message):
         initialize_student(student, teacher, StagePlan.even(2, 2), **arguments)
 
 
-def test_more_heads_than_the_teacher_has_are_not_copies_of_each_other():
-    """Channels are spread evenly then; no head stands twice."""
-    teacher = make_tracker(2)
-    student, _ = build_student(teacher, StagePlan.even(2, 2), hidden_size=16, num_attention_heads=4)
+@pytest.mark.parametrize(("heads", "own"), [(2, 4), (8, 2), (8, 4), (4, 1)])
+def test_more_or_wider_heads_than_the_teacher_has_are_not_copies(heads, own):
+    """Channels are spread evenly then; none stands twice, as two that are equal would stay so for ever."""
+    teacher = make_tracker(2, num_attention_heads=heads)
+    student, _ = build_student(teacher, StagePlan.even(2, 2), hidden_size=16, num_attention_heads=own)
     rows = student.layers[0].attention.q_proj.weight.detach()
     assert len({tuple(row.tolist()) for row in rows}) == len(rows)
 

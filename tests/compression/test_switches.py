@@ -110,13 +110,24 @@ def test_mimicking_of_unlike_paths_weighs_every_student_stage_the_same():
 def test_frozen_parts_get_no_gradient_and_stay_in_evaluation(part):
     mixed = make_mixed(frozen=[part], train_batch_norm=True)
     found = {}
-    for path in all_paths(2):
-        output = mixed(paths=[path] * 2, **make_batch())
-        found |= {name: grad for name, grad in gradients(mixed, output.loss).items() if grad is not None}
+    with mixed.freezing():
+        for path in all_paths(2):
+            output = mixed(paths=[path] * 2, **make_batch())
+            found |= {name: grad for name, grad in gradients(mixed, output.loss).items() if grad is not None}
     trained = {name.split(".")[1] for name in found if name.startswith("student.")}
     assert part not in trained and {"embeddings", "head", "layers"} - {part} <= trained
     assert not any(module.training for module in getattr(mixed.student, part).modules())
     assert mixed.student.layers.training
+    assert all(parameter.requires_grad for parameter in mixed.student.parameters()), "a later training may train them"
+
+
+def test_a_frozen_head_keeps_its_statistics_to_the_end(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=10, train_head=False, train_batch_norm=True)
+    before = {name: value.clone() for name, value in trainer.student.head.state_dict().items()}
+    assert any("running_mean" in name for name in before)
+    trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.student.head.state_dict().items())
+    assert all(parameter.requires_grad for parameter in trainer.student.head.parameters())
 
 
 def test_drop_path_is_the_students():

@@ -81,6 +81,18 @@ def test_evaluation_is_the_trackers_own_loss(trainer_of):
         assert logged[f"eval_{name}"] == pytest.approx(value.item(), rel=1e-5), name
 
 
+def test_evaluation_may_be_called_as_training_is(trainer_of):
+    """By the prefix that transformers users give to figures of their training pairs."""
+    pairs = make_pairs(6, seed=2)
+    trainer = trainer_of(eval_dataset=pairs)
+    before = trainer.evaluate(metric_key_prefix="train")
+    assert before["train_loss"] == pytest.approx(trainer.evaluate()["eval_loss"])
+    trainer.train()
+    metrics, usual = trainer.evaluate(pairs, metric_key_prefix="train"), trainer.evaluate(pairs)
+    for name in ("loss", "focal", "iou"):
+        assert metrics[f"train_{name}"] == pytest.approx(usual[f"eval_{name}"]), name
+
+
 def test_evaluation_while_training_keeps_the_logs_apart(trainer_of, tmp_path):
     alone = trainer_of()
     alone.train()

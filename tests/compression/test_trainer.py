@@ -254,6 +254,19 @@ def test_bf16_trains(tmp_path):
     assert {value.dtype for value in trainer.student.parameters()} == {torch.float32}
 
 
+def test_weights_in_half_precision_train_and_are_evaluated(tmp_path):
+    """As `from_pretrained` may load them, and `bf16_full_eval` casts them."""
+    trainer = make_trainer(tmp_path, max_steps=2, eval_dataset=make_pairs(4), bf16_full_eval=True)
+    assert np.isfinite(trainer.evaluate()["eval_loss"])
+    teacher = make_tracker(4)
+    student, plan = make_student(teacher, 2)
+    args = make_arguments(tmp_path, max_steps=2)
+    trainer = CompressionTrainer(student.to(torch.bfloat16), teacher, args, train_dataset=make_pairs(8), plan=plan)
+    trainer.train()
+    assert {value.dtype for value in trainer.student.parameters()} == {torch.bfloat16}
+    assert all(np.isfinite(entry["loss"]) for entry in train_logs(trainer))
+
+
 def test_compiles_layer_by_layer(tmp_path):
     """Same losses, each layer compiled in place, and the names of the weights are as ever."""
     torch._dynamo.reset()

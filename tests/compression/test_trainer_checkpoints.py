@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModel
 from ct_hf.data import PairSampler, ProceduralWorld, RenderedClips, procedural_sequences, stream_pairs
 
 from .tiny import NARROW, WIDTHS, make_batch, make_config, make_pairs
-from .training import make_trainer, small_world, train_logs
+from .training import Watch, make_trainer, small_world, train_logs
 
 
 TERMS = {"focal", "giou", "l1", "guidance_map", "guidance_giou", "guidance_l1", "mimicking"}
@@ -83,6 +83,16 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, widths, gr
         [{k: v for k, v in entry.items() if "runtime" not in k} for entry in train_logs(t)] for t in (whole, resumed)
     ]
     assert len(timeless[0]) == 6 and timeless[0] == timeless[1]
+
+
+def test_a_longer_run_goes_on_by_its_own_schedule(tmp_path):
+    """The learning rate drops where the run that goes on says, as the paths do."""
+    options = {"save_strategy": "steps", "save_steps": 5, "learning_rate_drop": 0.8, "learning_rate": 1e-4}
+    make_trainer(tmp_path, max_steps=10, **options).train()
+    watch = Watch()
+    longer = make_trainer(tmp_path / "longer", max_steps=20, callbacks=[watch], **options)
+    longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert watch.rates == pytest.approx([1e-4] * 11 + [1e-5] * 4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
