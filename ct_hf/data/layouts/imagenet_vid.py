@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import SequenceError
 from ..frames import FramePaths
 from ..sequences import FileSequence
-from .layout import Layout
+from .layout import BrokenSequence, Layout
 from .reading import check_root, numbered_frames
 
 
@@ -63,7 +63,7 @@ def _objects(file: Path) -> dict[str, tuple[list[float], bool]]:
 
 def _video(frames: Path, annotations: Path) -> list[ImageNetVIDSequence]:
     tracks: dict[str, dict[int, tuple[list[float], bool]]] = {}
-    for file in sorted(annotations.glob("[0-9]*.xml")):
+    for file in sorted(file for file in annotations.glob("[0-9]*.xml") if file.stem.isdecimal()):
         for track, seen in _objects(file).items():
             tracks.setdefault(track, {})[int(file.stem)] = seen
     sequences = []
@@ -76,12 +76,19 @@ def _video(frames: Path, annotations: Path) -> list[ImageNetVIDSequence]:
     return sequences
 
 
-def _read(root: Path, split: str) -> list[ImageNetVIDSequence]:
+def _sequences(frames: Path, annotations: Path) -> list[FileSequence]:
+    try:
+        return _video(frames, annotations)
+    except SequenceError as error:
+        return [BrokenSequence(frames.name, annotations, error)]
+
+
+def _read(root: Path, split: str) -> list[FileSequence]:
     part = f"Annotations/VID/{split}"
     check_root(root, part, f"{part} and Data/VID/{split}")
     videos = sorted({file.parent for file in (root / part).glob("**/[0-9]*.xml")})
     data = root / "Data" / "VID" / split
-    return [sequence for video in videos for sequence in _video(data / video.relative_to(root / part), video)]
+    return [sequence for video in videos for sequence in _sequences(data / video.relative_to(root / part), video)]
 
 
 IMAGENET_VID = Layout("imagenet_vid", _read, protocol="visible", splits=("train", "val"))

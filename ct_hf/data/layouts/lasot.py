@@ -24,8 +24,9 @@ from functools import cached_property
 
 from ..annotation import read_flags, read_rows
 from ..archives import AnyPath, MemberPath
+from ..errors import SequenceError
 from ..frames import FramePaths
-from .layout import Annotation, Layout, LayoutSequence
+from .layout import Annotation, BrokenSequence, Layout, LayoutSequence
 from .reading import check_root, folders, from_one, numbered_frames, read_names, read_sentence
 
 
@@ -88,19 +89,27 @@ def _read(root: AnyPath, split: str) -> list[LaSOTSequence]:
     return [LaSOTSequence(archives.get(category := name.rpartition("-")[0], root / category) / name) for name in names]
 
 
-def _read_extension(root: AnyPath, split: None) -> list[LaSOTSequence]:
+def _read_extension(root: AnyPath, split: None) -> list[LayoutSequence]:
     archives = _archives(root)
     if not archives:
         tree = "<category>/<category>-<number>/groundtruth.txt and img, or <category>.zip"
         check_root(root, "*/*-*/groundtruth.txt", tree)
     categories = {category.name: category for category in folders(root)} | archives
-    paths = [path for name in sorted(categories) for path in folders(categories[name]) if path.name.startswith(name)]
-    return [LaSOTSequence(path) for path in paths]
+    sequences: list[LayoutSequence] = []
+    for name in sorted(categories):
+        try:
+            paths = folders(categories[name])
+        except SequenceError as error:  # of an archive that is cut off
+            sequences.append(BrokenSequence(name, categories[name], error))
+        else:
+            sequences += [LaSOTSequence(path) for path in paths if path.name.startswith(name)]
+    return sequences
 
 
 def _archives(root: AnyPath) -> dict[str, MemberPath]:
     """Archives by category, but for those that are unpacked beside them."""
-    found = {file.stem: file for file in sorted(root.glob("*.zip"), key=lambda file: file.name)}
+    files = (file for file in root.glob("*.zip") if not file.name.startswith("."))
+    found = {file.stem: file for file in sorted(files, key=lambda file: file.name)}
     return {stem: MemberPath("", file) for stem, file in found.items() if not (root / stem).is_dir()}
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 from ..archives import AnyPath
+from ..errors import SequenceError
+from ..frames import FramePaths
 from ..sequences import FileSequence
 
 
@@ -112,6 +114,28 @@ class LayoutSequence(FileSequence):
     def annotated(self) -> bool:
         """Whether ground truth goes beyond the first frame."""
         return self._annotation.annotated
+
+
+class BrokenSequence(LayoutSequence):
+    """Part of a data set in which something broken was found while it was listed: whoever reads it is told.
+
+    Args:
+        name: What would be a sequence, or hold some.
+        source: Where it is.
+        error: What is wrong.
+    """
+
+    def __init__(self, name: str, source: AnyPath, error: SequenceError):
+        super().__init__(name, source)
+        self.error = error
+
+    def read_annotation(self) -> Annotation:
+        """See [`LayoutSequence`]."""
+        raise self.error
+
+    def list_frames(self) -> FramePaths:
+        """See [`LayoutSequence`]."""
+        raise self.error
 
 
 def withheld(boxes: np.ndarray, count: int) -> Annotation:

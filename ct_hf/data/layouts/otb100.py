@@ -20,7 +20,7 @@ import numpy as np
 from ..annotation import read_rows, read_text
 from ..errors import SequenceError
 from ..frames import FramePaths
-from .layout import Annotation, Layout, LayoutSequence
+from .layout import Annotation, BrokenSequence, Layout, LayoutSequence
 from .reading import check_root, folders, from_one, numbered_frames, text_files
 
 
@@ -59,17 +59,15 @@ class OTB100Sequence(LayoutSequence):
         return _OMITTED.get(self.source.parent.name, 0)
 
 
-def _targets(video: Path) -> list[OTB100Sequence]:
+def _targets(video: Path) -> list[LayoutSequence]:
     files = {}
     for file in text_files(video, "groundtruth_rect*.txt"):
         number = re.fullmatch(r"groundtruth_rect(?:\.(\d+))?\.txt", file.name)
         if number:
             files[int(number[1] or 0)] = file
     if not files:
-        raise SequenceError(
-            f"{video} has frames but no groundtruth_rect.txt. Restore it, or remove the folder.",
-            "missing_ground_truth",
-        )
+        error = f"{video} has frames but no groundtruth_rect.txt. Restore it, or remove the folder."
+        return [BrokenSequence(video.name, video, SequenceError(error, "missing_ground_truth"))]
     if set(files) == {0}:
         return [OTB100Sequence(video.name, files[0])]
     if 0 in files:
@@ -82,7 +80,7 @@ def _targets(video: Path) -> list[OTB100Sequence]:
     ]
 
 
-def _read(root: Path, split: None) -> list[OTB100Sequence]:
+def _read(root: Path, split: None) -> list[LayoutSequence]:
     check_root(root, "*/img", "<Video>/img/0001.jpg and <Video>/groundtruth_rect.txt")
     return [target for video in folders(root) if (video / "img").is_dir() for target in _targets(video)]
 

@@ -69,8 +69,13 @@ class UAV123Sequence(LayoutSequence):
     def _place(self, rows: int) -> tuple[str, int]:
         """Video and number of the first frame."""
         video, _, piece = self.name.rpartition("_")
-        if video not in _PIECES:
+        if video not in _PIECES or not piece.isdecimal():  # car1_s and person2_s are videos of their own
             return self.name, 1
+        if not 1 <= int(piece) <= len(_PIECES[video]):
+            raise SequenceError(
+                f"{self.source} is piece {piece} of {video}, which has {len(_PIECES[video])}. Remove what is not of UAV123.",
+                "missing_frame",
+            )
         first, last = _PIECES[video][int(piece) - 1]
         frames = last - first + 1
         if rows == frames:

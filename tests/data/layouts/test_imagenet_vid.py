@@ -78,3 +78,19 @@ def test_samples(samples):
     (sequence,) = read_dataset("imagenet_vid", samples / "ILSVRC2015")
     assert sequence.boxes[0].tolist() == [69, 160, 88, 38] and sequence.visible.all() and len(sequence) == 5
     assert sequence.frame(4).size == (320, 240)
+
+
+def test_a_broken_file_costs_its_video_alone(make_root, fails):
+    root = make_root([entry(0, 5)] * 3)
+    make_root([entry(0, 5), "<object>", entry(0, 5)], "train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000002")
+    whole, broken = read_dataset("imagenet_vid", root, check=False)
+    assert len(whole) == 3 and broken.name == "ILSVRC2015_train_00000002"
+    with fails("bad_box", "000001.xml"):
+        _ = broken.boxes
+
+
+def test_files_that_are_no_frame_are_passed_over(make_root, write):
+    root = make_root([entry(0, 5)] * 3)
+    folder = next((root / "Annotations").rglob("000000.xml")).parent
+    write(folder / "000000 (1).xml", "<annotation/>")
+    assert [len(sequence) for sequence in read_dataset("imagenet_vid", root)] == [3]

@@ -143,6 +143,17 @@ def test_the_extension_has_no_list(make_root):
     assert sequences[0].boxes[0].tolist() == [10, 11, 20, 16]
 
 
+def test_a_cut_off_archive_of_the_extension_costs_its_category_alone(make_root, fails):
+    root = make_root("atv-10")
+    (root / "testing_set.txt").unlink()
+    (root / "badminton.zip").write_bytes(b"PK\x03\x04 and no more")
+    (root / "._atv.zip").write_bytes(b"left behind by a Mac")
+    atv, badminton = read_dataset("lasot_ext", root, check=False)
+    assert atv.name == "atv-10" and len(atv) == 3
+    with fails("missing_frame", "badminton.zip"):
+        _ = badminton.boxes
+
+
 def test_samples(samples, tmp_path, write):
     for name in ("airplane", "person"):
         (tmp_path / name).symlink_to(samples / "LaSOT" / name)

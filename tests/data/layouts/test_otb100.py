@@ -93,3 +93,12 @@ def test_samples(samples):
     assert david.files[0].name == "0300.jpg" and david.boxes[0].tolist() == [128, 79, 64, 78]
     assert [sequence.name for sequence in jogging] == ["Jogging_1", "Jogging_2"]
     assert jogging[1].boxes[0].tolist() == [179, 78, 37, 114] and jogging[1].frame(11).size == (352, 288)
+
+
+def test_a_video_without_truth_costs_itself_alone(make_root, fails):
+    make_root("Crossing")
+    root = make_root("Diving", files={})
+    crossing, diving = read_dataset("otb100", root, check=False)
+    assert len(crossing) == 8 and diving.name == "Diving"
+    with fails("missing_ground_truth", root / "Diving"):
+        _ = diving.visible

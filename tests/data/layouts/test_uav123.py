@@ -71,3 +71,16 @@ def test_samples(samples, make_root):
     (truck,) = read_dataset("uav123", make_root("truck4_2", text, "truck4", range(193, 422)))
     assert len(truck) == 229 and truck.files[0].name == "000193.jpg"
     assert truck.boxes[0].tolist() == [519, 314, 21, 12]
+
+
+@pytest.mark.parametrize("name", ["car1_s", "person2_s"])
+def test_a_video_may_be_called_like_a_piece(make_root, name):
+    """Both are of the official list, and videos of their own beside `car1` and `person2`."""
+    (sequence,) = read_dataset("uav123", make_root(name, [(1, 2, 3, 4)] * 3, name, range(1, 4)))
+    assert sequence.name == name and sequence.files[0].parent.name == name
+
+
+def test_pieces_that_no_video_has(make_root, fails):
+    root = make_root("person8_3", [(1, 2, 3, 4)] * 3, "person8", range(1, 4))
+    with fails("missing_frame", "person8_3.txt", "piece 3 of person8, which has 2"):
+        read_dataset("uav123", root)
