@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..models.image_processing_tracker import MOST_FRAMES
 from .archives import AnyPath
 from .errors import SequenceError
 
@@ -116,13 +117,15 @@ def check_box(box: np.ndarray, size: tuple[int, int], where: str) -> None:
         where: Name of the frame, for the error.
 
     Raises:
-        SequenceError: The box is not finite, not of positive size or wholly outside of the frame.
+        SequenceError: The box is not finite, not of positive size, wholly outside of the frame or far larger.
     """
     left, top, width, height = (float(value) for value in box)
     if not np.isfinite([left, top, width, height]).all() or width <= 0 or height <= 0:
         problem = "is not a box of positive width and height"
     elif left >= size[0] or top >= size[1] or left + width <= 0 or top + height <= 0:
         problem = f"lies outside of the frame of {size[0]}x{size[1]} pixels"
+    elif width > MOST_FRAMES * size[0] or height > MOST_FRAMES * size[1]:
+        problem = f"is more than {MOST_FRAMES} times as large as the frame of {size[0]}x{size[1]} pixels"
     else:
         return
     raise SequenceError(

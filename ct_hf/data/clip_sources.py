@@ -161,7 +161,9 @@ class FiniteClips(ClipSource):
 
     def any_clip(self, rng: np.random.Generator) -> int:
         """See [`ClipSource`]."""
-        groups = self.groups(int(rng.integers(self.num_shards)))
+        first = int(rng.integers(self.num_shards))  # it may hold no clip, all others cannot
+        shards = ((first + step) % self.num_shards for step in range(self.num_shards))
+        groups = next(groups for shard in shards if (groups := self.groups(shard)))
         return int(rng.choice(groups[rng.integers(len(groups))]))
 
 

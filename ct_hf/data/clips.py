@@ -136,6 +136,8 @@ def check_usable(sequence: Sequence) -> None:
         raise SequenceError(
             f"{sequence.name}: its ground truth is withheld, so that no pair can be made.", "too_few_visible"
         )
+    if not len(sequence):
+        raise SequenceError(f"{sequence.name}: its annotation is empty.", "empty")
     if not has_pair(sequence.visible, len(sequence)):
         raise SequenceError(
             f"{sequence.name}: a pair needs two frames in which the target is visible, got {sequence.visible.sum()} of "

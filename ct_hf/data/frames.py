@@ -91,6 +91,8 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
     with _readable(where):
         image = Image.open(io.BytesIO(data))
         image.load()
+        if image.mode.startswith("I;16"):  # the upper byte, as OpenCV takes it; Pillow would clip at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -153,6 +153,8 @@ class FileSequence(Sequence):
         Raises:
             SequenceError: Something is missing or broken, or there are not as many frames as boxes.
         """
+        if not len(self):
+            raise SequenceError(f"{self.source} is empty. Restore it, or remove the sequence.", "empty")
         broken = self.visible & ~(np.isfinite(self.boxes).all(axis=1) & (self.boxes[:, 2:] > 0).all(axis=1))
         _ = self.files  # lists and counts them
         return np.flatnonzero(broken).tolist()
@@ -182,7 +184,7 @@ class FolderSequence(FileSequence):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.name, self.source = self.path.resolve().name, self.path / GROUND_TRUTH
+        self.name, self.source = self.path.absolute().name or self.path.resolve().name, self.path / GROUND_TRUTH
         if not self.path.is_dir():
             raise SequenceError(f"`path`={str(self.path)!r} is not a folder. Give a folder with frames.", "empty")
 

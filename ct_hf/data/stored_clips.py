@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property, lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class StoredClips(FiniteClips):
         root = str(place) if Path(place).is_dir() else f"hf://datasets/{place}"
         files, path = fsspec.url_to_fs(root)
         pattern = f"{split}-*.parquet" if split else "*.parquet"
-        found = sorted(files.glob(f"{path}/{pattern}") + files.glob(f"{path}/data/{pattern}"))
+        found = sorted(files.glob(f"{escape(path)}/{pattern}") + files.glob(f"{escape(path)}/data/{pattern}"))
         if not found:
             raise SequenceError(
                 f"`place`={str(place)!r} holds no {pattern}, expected Parquet files in it or in its folder `data`. Give the "
@@ -95,7 +96,7 @@ class StoredClips(FiniteClips):
 
 
 class _ParquetFile:
-    """An open file, which keeps the row groups read last."""
+    """An open file of row groups."""
 
     def __init__(self, path: str):
         self.path = path
@@ -112,7 +113,6 @@ class _ParquetFile:
                 f"{path} lacks the columns {', '.join(sorted(missing))}. Expected {', '.join(STORED_FEATURES)}.",
                 "empty",
             )
-        self.group = lru_cache(maxsize=4)(self._group)
 
     @cached_property
     def edges(self) -> np.ndarray:
@@ -122,9 +122,12 @@ class _ParquetFile:
 
     def row(self, position: int) -> dict[str, Any]:
         group = int(np.searchsorted(self.edges, position, side="right")) - 1
-        return {name: column[position - int(self.edges[group])].as_py() for name, column in self.group(group).items()}
+        return {
+            name: column[position - int(self.edges[group])].as_py()
+            for name, column in _read_group(self.path, os.getpid(), group).items()
+        }
 
-    def _group(self, group: int) -> dict[str, pa.ChunkedArray]:
+    def read_group(self, group: int) -> dict[str, pa.ChunkedArray]:
         try:
             table = self.file.read_row_group(group, columns=list(_COLUMNS))
         except (pa.ArrowInvalid, OSError) as error:
@@ -132,6 +135,12 @@ class _ParquetFile:
                 f"{self.path}, row group {group} cannot be read ({error}). Download the file again.", "corrupt_image"
             ) from error
         return {name: table[name] for name in _COLUMNS}
+
+
+@lru_cache(maxsize=8)
+def _read_group(path: str, process: int, group: int) -> dict[str, pa.ChunkedArray]:
+    """A group of any file: clips of one are asked for in a row, and of as many data sets as are mixed, in turns."""
+    return _opened(path, process).read_group(group)
 
 
 @lru_cache(maxsize=64)

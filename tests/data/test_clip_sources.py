@@ -140,3 +140,20 @@ def test_a_world_that_shows_nothing_is_an_error_not_an_endless_loop(monkeypatch)
     )
     with pytest.raises(SequenceError, match="5 rendered sequences in a row"):
         RenderedClips(WORLD, seed=0).read(0)
+
+
+def test_a_shard_without_clips_is_passed_over(make_folder):
+    """A clip is drawn anew anywhere when one is broken."""
+    rows = [(10, 12, 20, 16)] + [("nan",) * 4] * 298 + [(10, 12, 20, 16)]
+    torn = FolderSequence(make_folder("torn", count=300, rows=rows, size=(40, 32)))
+    whole = FolderSequence(make_folder("whole", count=12, rows=[(10, 12, 20, 16)] * 12, size=(40, 32)))
+    source = SequenceClips([torn, whole], num_shards=3)
+    assert [] in [source.groups(shard) for shard in range(source.num_shards)]
+    rng = np.random.default_rng(0)
+    assert {source.read(source.any_clip(rng)).name for _ in range(50)} == {"whole"}
+
+
+def test_an_empty_annotation_is_left_out(sequences, make_folder):
+    (folder := make_folder("bare", count=3)).joinpath("groundtruth.txt").write_text("")
+    source = SequenceClips([*sequences, FolderSequence(folder)], max_bad=0.5)
+    assert source.left_out == {"empty": 1}

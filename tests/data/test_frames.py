@@ -127,3 +127,12 @@ def test_corrupt_or_truncated_images(fails, read, form, keep):
 def test_what_is_no_image(fails, read):
     with fails("corrupt_image", "frame 3", "unknown format"):
         read(b"<html>not found</html>", "frame 3")
+
+
+def test_sixteen_bits_keep_their_upper_byte():
+    """As OpenCV takes thermal and depth pictures; clipped they would be white."""
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    image = decode_frame(buffer.getvalue(), "frame 0")
+    assert image.mode == "RGB" and np.array_equal(np.asarray(image)[..., 0].ravel(), np.arange(256))

@@ -146,3 +146,12 @@ def test_strict_reading_finds_broken_rows_at_once(make_folder, row):
     rows[7] = row
     with pytest.raises(SequenceError, match=r"groundtruth.txt, row 8: got"):
         read_sequences(make_folder(rows=rows))
+
+
+def test_links_are_called_by_their_own_names(make_folder, tmp_path):
+    """Two cameras of two days, gathered into one folder."""
+    day, night = make_folder("day/cam"), make_folder("night/cam")
+    (chosen := tmp_path / "chosen").mkdir()
+    (chosen / "first").symlink_to(day)
+    (chosen / "second").symlink_to(night)
+    assert [sequence.name for sequence in read_sequences(chosen)] == ["first", "second"]

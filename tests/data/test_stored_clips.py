@@ -6,7 +6,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ct_hf.data import STORED_FEATURES, SequenceClips, SequenceError, StoredClips, convert_dataset, read_sequences
+from ct_hf.data import (
+    STORED_FEATURES,
+    SequenceClips,
+    SequenceError,
+    StoredClips,
+    convert_dataset,
+    read_sequences,
+    stored_clips,
+)
 
 
 @pytest.fixture
@@ -142,3 +150,18 @@ def test_broken_files_name_themselves(stored, tmp_path):
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(SequenceError, match=r"other.parquet lacks the columns boxes, clip, frame_index"):
         StoredClips(tmp_path).groups(0)
+
+
+def test_folders_may_have_any_name(root, tmp_path):
+    convert_dataset("folder", root, tmp_path / "clips[v1]", stride=100)
+    assert StoredClips(tmp_path / "clips[v1]").num_shards == 5
+
+
+def test_few_groups_are_kept_however_many_files_there_are(root, tmp_path):
+    convert_dataset("folder", root, tmp_path / "many", stride=1)
+    clips = StoredClips(tmp_path / "many")
+    stored_clips._read_group.cache_clear()
+    for shard in range(clips.num_shards):
+        for group in clips.groups(shard):
+            clips.read(group[0])
+    assert 0 < stored_clips._read_group.cache_info().currsize <= 8
