@@ -84,11 +84,12 @@ def test_evaluate_keeps_boxes_and_goes_on_from_them(trackers, sequences, tmp_pat
     content = json.loads((tmp_path / "results" / "results.json").read_text())
     assert content["protocol"] == "otb" and content["trackers"][0]["speed"]["batch_size"] == 2
     boxes = tmp_path / "results" / "first" / "square1.txt"
-    boxes.write_text("0,0,1,1\n" * 4)  # only what is not there is tracked
+    others = "10,20,16,16\n" + "0,0,1,1\n" * 3
+    boxes.write_text(others)  # only what is not there is tracked
     assert main(arguments) == 0
     content = json.loads((tmp_path / "results" / "results.json").read_text())
     assert content["trackers"][0]["per_sequence"]["square1"]["precision"] < 100
-    assert boxes.read_text() == "0,0,1,1\n" * 4
+    assert boxes.read_text() == others
 
 
 def test_evaluate_shows_a_dash_for_a_speed_that_is_not_known(trackers, sequences, tmp_path, capsys):

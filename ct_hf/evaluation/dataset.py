@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..data.layouts import LAYOUTS
 from ..files import write_whole
+from ..tracking.drawing import TRACKER_COLORS
 from .curves import score_curves
 from .difference import draw_difference, most_different
 from .lock_step import run_trackers
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 _NUM_STRIPS = 3
+_TOLD = {"_name_or_path", "_commit_hash", "architectures", "auto_map", "compression", "dtype", "transformers_version"}
+"""Fields of a configuration that say where a tracker is from; no box depends on them."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +106,17 @@ class DatasetEvaluation:
             ground truth is withheld.
 
         Raises:
-            ValueError: what [`evaluate_trackers`] refuses; two trackers share a folder; the folder of a tracker holds boxes of
-                other weights.
+            ValueError: what [`evaluate_trackers`] refuses; two trackers share a folder, or another evaluation is at work in it;
+                the folder of a tracker holds boxes of other weights, coordinates or annotation.
         """
         sequences = list(sequences)
         check_evaluation(trackers, sequences, self.protocol)
+        names = {sequence.name for sequence in sequences}
+        if clash := sorted(name for name in names if f"{name}_time" in names):
+            raise ValueError(f"`sequences` holds {clash[0]} and {clash[0]}_time, whose result files are called alike.")
         files = self._result_files(trackers)
-        with _processes(trackers) as state:
+        state = _processes(trackers)
+        with self._locked(state):
             conditions = {}
             if state.is_main_process:
                 for name, model in trackers.items():
@@ -133,6 +142,22 @@ class DatasetEvaluation:
                 kept.pack([sequence.name for sequence in sequences], kept.folder.with_name(f"{kept.folder.name}.zip"))
             return None
 
+    @contextmanager
+    def _locked(self, state: PartialState) -> Iterator[None]:
+        """Keep other evaluations out of the folder; the main process speaks for all of this one."""
+        if not state.is_main_process:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(self.folder / ".lock").acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"Another evaluation writes into {self.folder}. Wait for it, or use another folder."
+            ) from error
+        with held:
+            yield
+
     def _result_files(self, trackers: Mapping[str, PreTrainedTracker]) -> dict[str, ResultFiles]:
         """A folder for each; a name may be a path or a repository."""
         folders = {name: re.sub(r"[^\w.-]+", "--", name).strip("-.") for name in trackers}
@@ -150,9 +175,14 @@ class DatasetEvaluation:
         """Write down whose boxes and which conditions these are; refuse to mix those of two trackers."""
         path = files.folder / "tracker.json"
         conditions = speed_conditions(model, self.batch_size, num_processes)
-        weights = _fingerprint(model)
+        weights, origin = _fingerprint(model), LAYOUTS[self.layout].origin
         if path.is_file():
             kept = json.loads(path.read_text())
+            if kept.get("origin", origin) != origin:
+                raise ValueError(
+                    f"{files.folder} holds boxes that count from {kept['origin']}, those of {self.layout} count from {origin}. "
+                    "Keep the results of each data set in a folder of its own."
+                )
             if kept["weights"] != weights:
                 raise ValueError(
                     f"{files.folder} holds boxes of another tracker: its weights or configuration are not those given now. "
@@ -167,7 +197,7 @@ class DatasetEvaluation:
             raise ValueError(
                 f"{path} is not there, so nobody knows whose results {files.folder} holds. Give another folder."
             )
-        content = json.dumps({"weights": weights, "conditions": conditions}, indent=2) + "\n"
+        content = json.dumps({"weights": weights, "origin": origin, "conditions": conditions}, indent=2) + "\n"
         write_whole(path, lambda aside: aside.write_text(content))
         return conditions
 
@@ -183,6 +213,14 @@ class DatasetEvaluation:
             name: {sequence.name: from_own(files[name].read(sequence.name, len(sequence))) for sequence in sequences}
             for name in trackers
         }
+        for name, tracks in boxes.items():
+            for sequence in sequences:
+                if not np.allclose(tracks[sequence.name][0], sequence.boxes[0], rtol=0, atol=1e-3):
+                    raise ValueError(
+                        f"{files[name].boxes_path(sequence.name)} starts at {tracks[sequence.name][0].tolist()}, but "
+                        f"{sequence.name} at {sequence.boxes[0].tolist()}: its annotation was another then. Delete the file to "
+                        "track it again."
+                    )
         seconds = {
             name: {sequence.name: files[name].read_seconds(sequence.name) for sequence in sequences}
             for name in trackers
@@ -192,8 +230,7 @@ class DatasetEvaluation:
         lengths = [SequenceLength(sequence.name, len(sequence)) for sequence in sequences]
         dataset = f"{self.layout} {self.split}" if self.split else self.layout
         write_results(Results(dataset, self.protocol, lengths, scores), self.folder, versions=_versions())
-        if len(trackers) > 1:
-            self._draw(sequences, boxes)
+        self._draw(sequences, boxes)
         return result
 
     def _scores(self, tracker: TrackerResult, model: PreTrainedTracker, sequences: list[Sequence]) -> TrackerScores:
@@ -209,38 +246,41 @@ class DatasetEvaluation:
         )
 
     def _draw(self, sequences: list[Sequence], boxes: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Show the first two trackers where they differ most, and as many others as there are colours."""
         folder = self.folder / STRIPS_FOLDER
         folder.mkdir(exist_ok=True)
         for old in folder.glob("*.png"):  # of other trackers or sequences
             old.unlink()
+        if len(boxes) < 2:
+            return
+        shown = list(boxes.items())[: len(TRACKER_COLORS)]
         for sequence in most_different(sequences, boxes, num_sequences=_NUM_STRIPS):
-            predictions = {name: tracks[sequence.name] for name, tracks in boxes.items()}
+            predictions = {name: tracks[sequence.name] for name, tracks in shown}
             draw_difference(sequence, predictions).save(folder / f"{sequence.name}.png")
 
 
-@contextmanager
-def _processes(trackers: Mapping[str, PreTrainedTracker]) -> Iterator[PartialState]:
-    """The processes that this one was launched with, if any; left as they were found."""
+def _processes(trackers: Mapping[str, PreTrainedTracker]) -> PartialState:
+    """The processes that this one was launched with, if any."""
     from accelerate import PartialState
 
     on_cpu = all(device_of(model).type == "cpu" for model in trackers.values())
     found = torch.distributed.is_available() and torch.distributed.is_initialized()
     state = PartialState(cpu=on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1)
-    try:
-        yield state
-    finally:
-        if not found:
-            state.destroy_process_group()
+    if state.num_processes > 1 and not found:
+        # Not sooner: another data set may be next, and a group that has parted does not find together again.
+        atexit.register(state.destroy_process_group)
+    return state
 
 
 def _fingerprint(model: Any) -> str:
     """Digest of weights and configuration, that is of all that boxes depend on."""
     digest = hashlib.sha256(type(model).__name__.encode())
     if hasattr(model, "config"):
-        fields = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+        fields = {key: value for key, value in model.config.to_dict().items() if key not in _TOLD}
         digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

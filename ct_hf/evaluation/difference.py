@@ -41,7 +41,8 @@ def most_different(
     for sequence in sequences:
         if sequence.name in first and sequence.name in second:
             contrast, _ = _contrast(sequence, first[sequence.name], second[sequence.name])
-            means.append((float(contrast.mean()), sequence))
+            shown = np.asarray(sequence.visible, dtype=bool)
+            means.append((float(contrast[shown].mean()) if shown.any() else 0.0, sequence))
     means.sort(key=lambda pair: -pair[0])
     return [sequence for mean, sequence in means[:num_sequences] if mean > 0]
 

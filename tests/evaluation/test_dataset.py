@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModel
 
 from ct_hf.evaluation import DatasetEvaluation, dataset, evaluate_trackers
 from ct_hf.evaluation.results import read_results
@@ -82,6 +83,43 @@ def test_a_changed_configuration_is_another_tracker(tmp_path, make_sequence, tin
     before = dataset._fingerprint(tracker)
     tracker.config.search_factor += 0.5
     assert dataset._fingerprint(tracker) != before
+    tracker.config.search_factor -= 0.5
+    tracker.head.score.norms[0].running_mean += 1
+    assert dataset._fingerprint(tracker) != before, "statistics decide boxes as well"
+
+
+def test_where_a_tracker_is_from_does_not_matter(tmp_path, tiny_tracker):
+    tiny_tracker.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    loaded.config.transformers_version = "99.0"
+    loaded.config.auto_map = {"AutoModel": "modeling_ostrack.OSTrackModel"}
+    assert dataset._fingerprint(loaded) == dataset._fingerprint(tiny_tracker)
+
+
+def test_boxes_of_other_coordinates_or_annotation_are_not_taken(tmp_path, make_sequence, make_tracker):
+    tracker, sequence = make_tracker(), make_sequence()
+    DatasetEvaluation(tmp_path, "lasot").run({"t": tracker}, [sequence], progress=False)
+    with pytest.raises(ValueError, match="t holds boxes that count from 1, those of folder count from 0"):
+        DatasetEvaluation(tmp_path).run({"t": tracker}, [sequence], progress=False)
+    sequence.boxes = sequence.boxes + np.float32(2)
+    with pytest.raises(ValueError, match=r"square.txt starts at \[10.0, .*but square at \[12.0, .*Delete the file"):
+        DatasetEvaluation(tmp_path, "lasot").run({"t": tracker}, [sequence], progress=False)
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path, make_sequence, make_tracker):
+    class Nested(type(make_sequence())):
+        def frame(self, index):
+            with pytest.raises(ValueError, match="Another evaluation writes into"):
+                DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence()], progress=False)
+            return super().frame(index)
+
+    DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [Nested(num_frames=2)], progress=False)
+    DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence(num_frames=2)], progress=False)
+
+
+def test_sequences_whose_files_would_be_called_alike_are_refused(tmp_path, make_sequence, make_tracker):
+    with pytest.raises(ValueError, match="holds lap and lap_time, whose result files are called alike"):
+        DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence("lap"), make_sequence("lap_time")])
 
 
 def test_speed_is_of_one_kind_of_run_or_none(tmp_path, make_sequence, make_tracker):
@@ -112,6 +150,15 @@ def test_strips_are_of_this_evaluation(tmp_path, make_sequence, make_tracker):
     DatasetEvaluation(tmp_path).run(trackers, [make_sequence("old"), make_sequence("new")], progress=False)
     DatasetEvaluation(tmp_path).run(trackers, [make_sequence("new")], progress=False)
     assert [path.name for path in (tmp_path / "strips").iterdir()] == ["new.png"]
+    DatasetEvaluation(tmp_path).run({"a": trackers["a"]}, [make_sequence("new")], progress=False)
+    assert not any((tmp_path / "strips").iterdir()), "one alone differs from none"
+
+
+def test_more_trackers_than_colours_are_judged(tmp_path, make_sequence, make_tracker):
+    sequence = make_sequence()
+    trackers = {"perfect": make_tracker(sequence.boxes), **{f"static{number}": make_tracker() for number in range(8)}}
+    result = DatasetEvaluation(tmp_path).run(trackers, [sequence], progress=False)
+    assert len(result.trackers) == 9 and (tmp_path / "strips" / "square.png").is_file()
 
 
 def test_boxes_of_another_length_are_refused(tmp_path, make_sequence, make_tracker):
@@ -142,8 +189,10 @@ from ct_hf.evaluation import DatasetEvaluation, lock_step
 track, mine = lock_step._Lane, []
 lock_step._Lane = lambda model, sequence: mine.append(sequence.name) or track(model, sequence)
 sequences = procedural_sequences(0, 3, length=3, size=(96, 72))
-result = DatasetEvaluation(sys.argv[2], batch_size=1).run({"t": AutoModel.from_pretrained(sys.argv[1])}, sequences)
-print(f"{len(mine)} tracked, {'judged' if result else 'silent'}", flush=True)
+tracker = {"t": AutoModel.from_pretrained(sys.argv[1])}
+result = DatasetEvaluation(sys.argv[2], batch_size=1).run(tracker, sequences)
+DatasetEvaluation(sys.argv[2], batch_size=1).run(tracker, sequences)  # another data set may come next
+sys.stdout.write(f"{len(mine)} tracked, {'judged' if result else 'silent'}\\n")
 """
     (tmp_path / "worker.py").write_text(worker)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]

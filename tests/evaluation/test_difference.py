@@ -75,6 +75,19 @@ def test_sequences_in_which_the_first_two_differ_most_come_first(make_sequence):
     assert [s.name for s in most_different(sequences, predictions)] == ["some", "little"]
 
 
+def test_the_mean_is_over_frames_that_show_the_target(make_sequence):
+    """Else a target that is seldom seen could never be the one in which trackers differ most."""
+    seldom = make_sequence("seldom", visible=[True, True, False, False, False, False])
+    often = make_sequence("often")
+    gone = np.array([[80, 50, 4, 4]] * 6, dtype=np.float32)
+    half = often.boxes * [1, 1, 0.5, 1]
+    predictions = {
+        "right": {"seldom": seldom.boxes, "often": often.boxes},
+        "wrong": {"seldom": gone, "often": half},
+    }
+    assert [sequence.name for sequence in most_different([often, seldom], predictions)] == ["seldom", "often"]
+
+
 def test_what_cannot_be_compared_is_refused(make_sequence):
     sequence = make_sequence()
     with pytest.raises(ValueError, match="at least two trackers to tell apart, got 1"):
