@@ -11,7 +11,7 @@ import torch
 from transformers.utils import ModelOutput, logging
 
 from ..models.image_processing_tracker import Frame, as_frame
-from ..models.session import Track, TrackingSession
+from ..models.session import Track, TrackingSession, check_prediction
 from .video import VideoError, of_one_size
 
 
@@ -85,6 +85,8 @@ def update_together(sessions: Sequence[TrackingSession], frames: Sequence[Frame]
         answers = torch.cat([boxes.float(), scores.float().unsqueeze(1)], dim=1).cpu().numpy()
         for row, (index, _) in enumerate(members):
             found[index] = answers[row], _row(output.memory, row)
+    for index, session in enumerate(sessions):
+        check_prediction(session, session.frame_number + 1, found[index][0][:4], float(found[index][0][4]))
     places = (found[index] for index in range(len(sessions)))
     return [
         session.settle(answer[:4], float(answer[4]), memory)

@@ -93,6 +93,20 @@ class TestUpdateTogether:
             tracks = update_together(sessions, [frame, frame])
             assert_same(tracks, [alone_tracks[number] for alone_tracks in expected])
 
+    def test_no_session_moves_on_where_one_answer_is_no_place(self, models, frames, monkeypatch):
+        model = models("ostrack")
+        sessions = [model.start(frames[0], box) for box in (BOX, OTHER_BOX)]
+        locate = type(model).locate
+
+        def broken(self, output):
+            boxes, scores = locate(self, output)
+            return torch.cat([boxes[:1], torch.full_like(boxes[1:], torch.nan)]), scores
+
+        monkeypatch.setattr(type(model), "locate", broken)
+        with pytest.raises(ValueError, match="in frame 1, with score"):
+            update_together(sessions, frames[1:3])
+        assert [session.frame_number for session in sessions] == [0, 0]
+
     def test_without_sessions_nothing_happens(self):
         assert update_together([], []) == []
 
