@@ -278,7 +278,11 @@ def _fingerprint(model: Any) -> str:
     if hasattr(model, "config"):
         fields = {key: value for key, value in model.config.to_dict().items() if key not in _TOLD}
         digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
-    for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
+    if isinstance(model, torch.nn.Module):
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    else:  # what is used like a tracker
+        tensors = {f"{number:06d}": parameter for number, parameter in enumerate(model.parameters())}
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
