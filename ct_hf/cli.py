@@ -56,7 +56,7 @@ def evaluate(args: argparse.Namespace) -> None:
     split = which_split(layout, args.split)
     sequences = read_dataset(layout, root, split)
     names = _names(args.tracker)
-    trackers = {name: _load(path, args.device, args.dtype) for path, name in zip(args.tracker, names, strict=True)}
+    trackers = {name: _place(path, args) for path, name in zip(args.tracker, names, strict=True)}
     if args.out:
         evaluation = DatasetEvaluation(args.out, layout, split, args.protocol, args.batch_size)
         result = evaluation.run(trackers, sequences)
@@ -111,7 +111,7 @@ def track(args: argparse.Namespace) -> int:
     for path in args.out:
         check_output(path)  # before the work of loading
     video = open_video(args.video)
-    model = _load(args.tracker, args.device, args.dtype)
+    model = _place(args.tracker, args)
     with _asked_to_stop() as asked:
         done = record_tracks(model, video, args.box, args.out or [TrackTable(sys.stdout)], stop=asked)
     saved = f", saved to {', '.join(map(str, args.out))}" if args.out else ""
@@ -145,7 +145,22 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
         restore()
 
 
-def _load(path: str, device: str, dtype: str = "auto") -> Any:
+def load_tracker(path: str, argument: str, dtype: str = "auto") -> Any:
+    """
+    Load a tracker that a command was given.
+
+    Args:
+        path (`str`): folder or Hub repository.
+        argument (`str`): what the command calls it, such as `--tracker`.
+        dtype (`str`, *optional*, defaults to `"auto"`): type of its weights; as they were saved by default.
+
+    Returns:
+        `PreTrainedTracker`: in evaluation mode, on the CPU.
+
+    Raises:
+        `OSError`: if there is none.
+        `ValueError`: if what is there is no tracker.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModel
 
@@ -156,12 +171,16 @@ def _load(path: str, device: str, dtype: str = "auto") -> Any:
     try:
         model = AutoModel.from_pretrained(path, dtype=dtype)
     except OSError as error:
-        raise OSError(f"`--tracker` {path} cannot be loaded. {error}") from error
+        raise OSError(f"`{argument}` {path} cannot be loaded. {error}") from error
     except StrictDataclassError as error:
-        raise ValueError(f"`--tracker` {path} has a configuration that fits no tracker. {error}") from error
+        raise ValueError(f"`{argument}` {path} has a configuration that fits no tracker. {error}") from error
     if not isinstance(model, PreTrainedTracker):
-        raise ValueError(f"`--tracker` {path} holds a {type(model).__name__}, which is no tracker.")
-    return model.to(_device(device)).eval()
+        raise ValueError(f"`{argument}` {path} holds a {type(model).__name__}, which is no tracker.")
+    return model.eval()
+
+
+def _place(path: str, args: argparse.Namespace) -> Any:
+    return load_tracker(path, "--tracker", args.dtype).to(_device(args.device))
 
 
 def _names(trackers: list[str]) -> list[str]:

@@ -5,6 +5,8 @@ import json
 import sys
 import time
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
 
+from .cli import load_tracker
 from .cli_card import describe_run
 from .compression import (
     CompressionArguments,
@@ -165,6 +168,15 @@ class _Help(Action):
         parser.exit()
 
 
+@contextmanager
+def _answered_in_a_line(parser: ArgumentParser) -> Iterator[None]:
+    """Say what is wrong with what the user gave as a command does; what goes wrong in training keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+
 def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[dict], dict]:
     """Track the sequences with each tracker in turn; return a row for each, and the predicted boxes."""
     result = evaluate_trackers(trackers, sequences)
@@ -199,7 +211,8 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     parser.set_defaults(**defaults)
-    script, args = parser.parse_args_into_dataclasses(argv)
+    with _answered_in_a_line(parser):
+        script, args = parser.parse_args_into_dataclasses(argv)
     used = {
         name: value for name, value in defaults.items() if value == getattr(script, name, getattr(args, name, None))
     }
@@ -214,9 +227,10 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     ################
     # Teacher and student
     ################
-    teacher = AutoModel.from_pretrained(script.teacher)
-    plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
-    student, report = build_student(teacher, plan, args.initialization, drop_path_rate=args.drop_path_rate)
+    with _answered_in_a_line(parser):
+        teacher = load_tracker(script.teacher, "--teacher")
+        plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
+        student, report = build_student(teacher, plan, args.initialization, drop_path_rate=args.drop_path_rate)
     summary = describe_compression(student, teacher, plan, report, args.per_device_train_batch_size)
     if args.should_log:
         print(summary)
@@ -226,37 +240,38 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     ################
     # Training
     ################
-    if script.train:
-        readers = args.world_size * max(1, args.dataloader_num_workers)
-        source = {place: open_source(place, num_shards=max(8, readers)) for place in script.train}
-        ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
-    else:
-        source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
-    if script.eval:
-        eval_sequences, judged_on = read_sequences(script.eval), f"sequences of `{public_name(script.eval)}`"
-    else:
-        held_out = Photographs(script.photographs, "test") if script.photographs else None
-        eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
-        judged_on = f"rendered sequences of another seed ({args.seed + 10_000})"
-    # Where nothing is tracked while training, trackers that are spread over processes may train too.
-    tracking_dataset = eval_sequences if args.eval_strategy != "no" else None
-    pairs = stream_pairs(
-        source,
-        teacher.config,
-        seed=args.seed,
-        ratios=ratios,
-        clip_length=6,
-        pairs_per_clip=4 if script.train else 12,
-        num_search_frames=script.search_frames,
-    )
-    trainer = CompressionTrainer(
-        model=student,
-        teacher_model=teacher,
-        args=args,
-        train_dataset=pairs,
-        plan=plan,
-        tracking_dataset=tracking_dataset,
-    )
+    with _answered_in_a_line(parser):
+        if script.train:
+            readers = args.world_size * max(1, args.dataloader_num_workers)
+            source = {place: open_source(place, num_shards=max(8, readers)) for place in script.train}
+            ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
+        else:
+            source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
+        if script.eval:
+            eval_sequences, judged_on = read_sequences(script.eval), f"sequences of `{public_name(script.eval)}`"
+        else:
+            held_out = Photographs(script.photographs, "test") if script.photographs else None
+            eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
+            judged_on = f"rendered sequences of another seed ({args.seed + 10_000})"
+        # Where nothing is tracked while training, trackers that are spread over processes may train too.
+        tracking_dataset = eval_sequences if args.eval_strategy != "no" else None
+        pairs = stream_pairs(
+            source,
+            teacher.config,
+            seed=args.seed,
+            ratios=ratios,
+            clip_length=6,
+            pairs_per_clip=4 if script.train else 12,
+            num_search_frames=script.search_frames,
+        )
+        trainer = CompressionTrainer(
+            model=student,
+            teacher_model=teacher,
+            args=args,
+            train_dataset=pairs,
+            plan=plan,
+            tracking_dataset=tracking_dataset,
+        )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
     skipped = dict(trainer.skipped)

@@ -4,7 +4,7 @@ import pytest
 
 from ct_hf.cli import main
 from ct_hf.cli_compress import USUAL, build_parser
-from ct_hf.compression import tracker_trainer
+from ct_hf.compression import CompressionTrainer, tracker_trainer
 
 
 def printed(capsys, *arguments):
@@ -48,10 +48,37 @@ def test_ratios_are_of_data_sets(capsys, train, count):
     assert f"--ratios has 2 numbers for {count} data sets of --train" in capsys.readouterr().err
 
 
-def test_a_number_of_steps_is_needed(tiny_tracker, tmp_path):
+@pytest.mark.parametrize(
+    ("wrong", "answer"),
+    [
+        ([], "max_steps"),
+        (["--teacher", "/nowhere"], "`--teacher` /nowhere cannot be loaded"),
+        (["--p_init", "2"], "p_init"),
+        (["--num_stages", "5"], "5"),
+        (["--max_steps", "1", "--train", "/nowhere"], "/nowhere"),
+        (["--max_steps", "1", "--eval", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tiny_tracker, tmp_path, capsys, wrong, answer):
     tiny_tracker.save_pretrained(tmp_path / "teacher")
-    with pytest.raises(ValueError, match="max_steps"):
-        main(["compress", "--teacher", str(tmp_path / "teacher"), "--use_cpu", "--output_dir", str(tmp_path / "out")])
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--use_cpu", "--output_dir", str(tmp_path / "out"), *wrong]
+    with pytest.raises(SystemExit) as stopped:
+        main(["compress", *arguments])
+    assert stopped.value.code == 2
+    usage, error = capsys.readouterr().err.split("ct-hf compress: error: ")
+    assert "usage: ct-hf compress --teacher TRACKER" in usage and answer in error
+    assert not (tmp_path / "out" / "student").exists()
+
+
+def test_what_goes_wrong_in_training_keeps_its_traceback(tiny_tracker, tmp_path, monkeypatch):
+    def train(self, **_):
+        raise ValueError("in the middle of it")
+
+    monkeypatch.setattr(CompressionTrainer, "train", train)
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    with pytest.raises(ValueError, match="in the middle of it"):
+        main(["compress", *arguments, "--max_steps", "1", "--eval_sequences", "1"])
 
 
 def test_a_dry_run_says_what_would_happen(tiny_tracker, tmp_path, capsys):
@@ -63,7 +90,7 @@ def test_a_dry_run_says_what_would_happen(tiny_tracker, tmp_path, capsys):
     assert "teacher:" in capsys.readouterr().out and not (tmp_path / "out" / "student").exists()
 
 
-def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker, tmp_path, monkeypatch):
+def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker, tmp_path, monkeypatch, capsys):
     """Such a one cannot be tracked with while it trains, and without `--eval_strategy` it need not be."""
     monkeypatch.setattr(tracker_trainer, "is_deepspeed_zero3_enabled", lambda: True)
     tiny_tracker.save_pretrained(tmp_path / "teacher")
@@ -71,8 +98,9 @@ def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker
     arguments += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_sequences", "1"]
     assert main(["compress", *arguments, "--dataloader_num_workers", "0"]) == 0
     assert (tmp_path / "out" / "student" / "model.safetensors").exists()
-    with pytest.raises(ValueError, match="`tracking_dataset` was given, but FSDP"):
+    with pytest.raises(SystemExit):
         main(["compress", *arguments, "--eval_strategy", "steps"])
+    assert "`tracking_dataset` was given, but FSDP" in capsys.readouterr().err
 
 
 def test_the_command_is_listed(capsys):
