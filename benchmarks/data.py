@@ -1,10 +1,11 @@
 """Training pairs a second from a folder and from Parquet, beside the rate at which their frames can merely be decoded.
 
     OMP_NUM_THREADS=1 python benchmarks/data.py --out docs/results/data.json
+    OMP_NUM_THREADS=1 python benchmarks/data.py --size 1280 720 --opened 0 --out docs/results/data_1280.json
 
-Frames of 640x360 are rendered once and written as JPEG; batches come from the trainer's own loader. Everything takes turns
+Frames are rendered once and written as JPEG; batches come from the trainer's own loader. Everything takes turns
 in one run. At the end, how long it takes to open a made-up data set of the size of LaSOT,
-in seconds of processor time, and how much memory it then holds.
+in seconds of processor time, and how much memory it then holds. "Draft" is the option of that name of `stream_pairs`.
 """
 
 import cProfile
@@ -31,6 +32,7 @@ from transformers import HfArgumentParser
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.compression import TrackerTrainer, TrackerTrainingArguments
 from ct_hf.data import (
+    PairSampler,
     ProceduralSequence,
     SequenceClips,
     StoredClips,
@@ -57,13 +59,16 @@ class DataArguments:
     """What is written, and how long it is read."""
 
     photographs: str | None = field(default=None, metadata={"help": "Folder of photographs for the frames."})
+    size: list[int] = field(default_factory=lambda: [640, 360], metadata={"help": "Width and height of the frames."})
     sequences: int = field(default=16, metadata={"help": "Sequences that are written."})
     frames: int = field(default=64, metadata={"help": "Frames of each."})
     quality: int = field(default=90, metadata={"help": "Of the JPEG files."})
     batch: int = field(default=32, metadata={"help": "Pairs of a batch."})
     batches: int = field(default=16, metadata={"help": "Batches of each turn."})
     turns: int = field(default=7, metadata={"help": "Turns of each source."})
-    opened: int = field(default=1400, metadata={"help": "Sequences of 2,500 frames that are opened at the end."})
+    opened: int = field(
+        default=1400, metadata={"help": "Sequences of 2,500 frames that are opened at the end; 0 for none."}
+    )
     out: str | None = field(default=None, metadata={"help": "File for the figures; a table goes beside it."})
 
 
@@ -71,7 +76,7 @@ def write_folder(args: DataArguments, root: Path) -> None:
     """Render sequences to folders of JPEG files."""
     textures = rendered_textures(args.photographs)
     for number in range(args.sequences):
-        sequence = ProceduralSequence(0, number, args.frames, size=(640, 360), textures=textures)
+        sequence = ProceduralSequence(0, number, args.frames, size=tuple(args.size), textures=textures)
         folder = root / sequence.name
         folder.mkdir(parents=True)
         for index in range(args.frames):
@@ -80,7 +85,9 @@ def write_folder(args: DataArguments, root: Path) -> None:
         np.savetxt(folder / "groundtruth.txt", boxes, "%.2f", ",")
 
 
-def read_batches(source: Any, model: OSTrackModel, args: DataArguments, workers: int, out: Path) -> Iterator[Any]:
+def read_batches(
+    source: Any, model: OSTrackModel, args: DataArguments, workers: int, out: Path, draft: bool = False
+) -> Iterator[Any]:
     """Batches as the trainer receives them."""
     settings = TrackerTrainingArguments(
         output_dir=str(out),
@@ -89,7 +96,7 @@ def read_batches(source: Any, model: OSTrackModel, args: DataArguments, workers:
         max_steps=1,
         use_cpu=True,
     )
-    pairs = stream_pairs(source, model.config, seed=0)
+    pairs = stream_pairs(source, model.config, seed=0, draft=draft)
     return iter(TrackerTrainer(model=model, args=settings, train_dataset=pairs).get_train_dataloader())
 
 
@@ -142,6 +149,20 @@ def shares(batches: Iterator[Any], count: int) -> dict[str, float]:
             if f"{Path(file).name}:{function}" in keys:
                 found[name] += cumulative / stats.total_tt
     return {**found, "everything else": 1 - sum(found.values())}
+
+
+def compare_drafts(clips: SequenceClips, config: OSTrackConfig) -> dict[str, float]:
+    """How the crops of drafts differ from the others, in grey levels, and how many pairs have some."""
+    full, draft = (PairSampler(config, augmentation=None, draft=draft) for draft in (False, True))
+    errors, unlike = [], 0
+    for number in range(len(clips)):
+        clip = clips.read(number)
+        one, other = (sampler.draw(clip, np.random.default_rng(number)) for sampler in (full, draft))
+        for name in ("template_pixel_values", "search_pixel_values"):
+            errors.append(np.abs(one[name].astype(int) - other[name]).mean())
+        unlike += errors[-1] > 0
+    used = [error for error in errors if error]
+    return {"pairs": unlike / len(clips), "grey_levels": float(np.mean(used)) if used else 0.0}
 
 
 def open_lasot(root: str, queue: multiprocessing.Queue) -> None:
@@ -204,10 +225,10 @@ def main() -> None:
             batches = read_batches(source, model, args, 0, root / "out")
             next(batches)
             parts[name] = shares(batches, args.batches)
-            for workers in (1, 2):
-                label = f"{name}, {workers} worker{'s' if workers > 1 else ''}"
+            for workers, draft in ((1, False), (2, False), (1, True)):
+                label = f"{name}, {workers} worker{'s' if workers > 1 else ''}{', draft' if draft else ''}"
                 others = set(psutil.Process().children())
-                batches = read_batches(source, model, args, workers, root / "out")
+                batches = read_batches(source, model, args, workers, root / "out", draft)
                 next(batches)
                 workers_of[label] = list(set(psutil.Process().children()) - others)
                 actions[label] = partial(time_batches, batches, workers, args)
@@ -219,7 +240,9 @@ def main() -> None:
                     rates[name].append(rate)
         for label, processes in workers_of.items():
             memory[label] = max(process.memory_full_info().uss for process in processes) / 2**20
-        opened = start_up(root / "LaSOT", args.opened)
+        drafts = compare_drafts(SequenceClips(sequences), config)
+        sides = np.sqrt(boxes[:, 2:].prod(axis=1))
+        opened = start_up(root / "LaSOT", args.opened) if args.opened else None
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     alone, least = (medians[name] for name in list(actions)[:2])
     rows = [
@@ -248,9 +271,20 @@ def main() -> None:
         text.append(f"{name}, in one process: " + ", ".join(f"{part} {100 * v:.0f} %" for part, v in found.items()))
     text += [
         "",
-        f"Opening {args.opened:,} x 2,500 annotations: {opened[0]:.2f} s, {opened[1]:.0f} MB, {opened[2]:,} clips",
+        f"Frames of {args.size[0]}x{args.size[1]}, targets of {np.median(sides):.0f} pixels in the median. Drafts: used of "
+        f"{100 * drafts['pairs']:.0f} % of the pairs, whose crops differ by {drafts['grey_levels']:.1f} grey levels in the mean",
     ]
-    conditions = {**vars(args), "out": None, "shares": parts, "start_up": opened, "pillow": PIL.__version__}
+    if opened:
+        figures = f"{opened[0]:.2f} s, {opened[1]:.0f} MB, {opened[2]:,} clips"
+        text += ["", f"Opening {args.opened:,} x 2,500 annotations: {figures}"]
+    conditions = {
+        **vars(args),
+        "out": None,
+        "shares": parts,
+        "start_up": opened,
+        "drafts": drafts,
+        "pillow": PIL.__version__,
+    }
     write_results(args.out, conditions, rows, "\n".join(text))
 
 

@@ -120,6 +120,13 @@ class ScriptArguments:
         default=1,
         metadata={"help": "Search frames in a row of each pair, for trackers with a memory such as ODTrack."},
     )
+    draft: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode JPEG frames of --train to 1/2, 1/4 or 1/8 of their size where the crops are smaller still: "
+            "faster where frames are large, and crops are smoother than in tracking."
+        },
+    )
     from_scratch: bool = field(
         default=False,
         metadata={"help": "Train a student of the same shape on ground truth alone for as many steps, to compare."},
@@ -263,6 +270,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
             clip_length=6,
             pairs_per_clip=4 if script.train else 12,
             num_search_frames=script.search_frames,
+            draft=script.draft,
         )
         trainer = CompressionTrainer(
             model=student,

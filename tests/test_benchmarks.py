@@ -106,12 +106,31 @@ def test_pairs_command(tmp_path):
 
 
 def test_data_command(tmp_path):
-    sizes = ["--sequences", 3, "--frames", 6, "--batch", 2, "--batches", 2, "--turns", 1, "--opened", 3]
+    sizes = [
+        "--sequences",
+        3,
+        "--frames",
+        6,
+        "--batch",
+        2,
+        "--batches",
+        2,
+        "--turns",
+        1,
+        "--opened",
+        3,
+        "--size",
+        960,
+        720,
+    ]
     printed = run_benchmark("data.py", *sizes, "--out", tmp_path / "data.json")
     assert "Opening 3 x 2,500 annotations" in printed and "decoding" in printed
     figures = json.loads((tmp_path / "data.json").read_text())
     rates = {row["name"]: row["pairs_per_second"] for row in figures["rows"]}
-    assert len(rates) == 6 and min(rates.values()) > 0
+    assert len(rates) == 8 and min(rates.values()) > 0
+    assert (
+        0 < figures["conditions"]["drafts"]["pairs"] <= 1 and 0 < figures["conditions"]["drafts"]["grey_levels"] < 50
+    )
     for shares in figures["conditions"]["shares"].values():
         assert sum(shares.values()) == pytest.approx(1) and 0 < shares["decoding"] < 1
         assert shares["crops"] > 0 and shares["augmentation"] > 0 and shares["everything else"] > 0

@@ -16,7 +16,7 @@ def printed(capsys, *arguments):
 
 def test_help_shows_the_method_and_what_is_used_most(capsys):
     text = printed(capsys, "--help")
-    for name in (*USUAL, "teacher", "train", "stage_sizes", "p_init", "mimicking_stages", "term_weights"):
+    for name in (*USUAL, "teacher", "train", "draft", "stage_sizes", "p_init", "mimicking_stages", "term_weights"):
         assert f"--{name} " in text or f"--{name}," in text, name
     assert "--fsdp" not in text and "--adam_beta1" not in text
     assert "ct-hf compress --teacher org/tracker --train videos/train" in text

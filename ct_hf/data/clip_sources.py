@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, count
 from typing import Any
 
@@ -40,7 +41,8 @@ class Clip:
         frame_index: Numbers of the frames in the sequence.
         boxes: `(num_frames, 4)` float32 xywh in pixels.
         visible: `(num_frames,)` bool.
-        frame: Gives the RGB image of a position in the clip; raises [`SequenceError`] if it cannot be read.
+        frame: Gives the RGB image of a position in the clip, of a part of its size: one over 1, 2, 4 or 8; raises
+            [`SequenceError`] if it cannot be read.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Clip:
     frame_index: list[int] | range
     boxes: np.ndarray
     visible: np.ndarray
-    frame: Callable[[int], Image.Image]
+    frame: Callable[[int, int], Image.Image]
 
 
 class ClipSource(ABC):
@@ -120,7 +122,12 @@ class RenderedClips(ClipSource):
             if len(boxes) >= 2:
                 visible = np.ones(len(boxes), dtype=bool)
                 return Clip(
-                    sequence.name, clip, list(boxes), np.stack(list(boxes.values())), visible, frames.__getitem__
+                    sequence.name,
+                    clip,
+                    list(boxes),
+                    np.stack(list(boxes.values())),
+                    visible,
+                    partial(_reduced, frames),
                 )
         raise SequenceError(
             f"{MAX_BAD_DRAWS} rendered sequences in a row show their target in fewer than 2 of {self.clip_length} frames.",
@@ -137,6 +144,10 @@ class RenderedClips(ClipSource):
         painters = [type(source).__name__ for source in getattr(world.textures, "sources", [world.textures])]
         sizes = {"size": list(world.size), "length": world.length, "patches": world.patches}
         return {**super().describe(), **sizes, "textures": painters, "seed": self.seed}
+
+
+def _reduced(frames: list[Image.Image], position: int, reduction: int) -> Image.Image:
+    return frames[position] if reduction == 1 else frames[position].reduce(reduction)
 
 
 class FiniteClips(ClipSource):
@@ -252,5 +263,5 @@ class SequenceClips(FiniteClips):
             frames,
             sequence.boxes[frames],
             sequence.visible[frames],
-            lambda position: sequence.frame(frames[position]),
+            lambda position, reduction: sequence.reduced_frame(frames[position], reduction),
         )

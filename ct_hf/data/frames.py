@@ -78,22 +78,33 @@ def _natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def decode_frame(data: bytes, where: str) -> Image.Image:
+def decode_frame(data: bytes, where: str, reduction: int = 1) -> Image.Image:
     """Decodes an image file to RGB.
 
     Args:
         data: Content of a JPEG or PNG file.
         where: Name of the frame, for the error.
+        reduction: 1, 2, 4 or 8: part of its width and height to decode it to, rounded up. Of a JPEG the rest is never
+            computed; other files are made smaller afterwards.
 
     Raises:
         SequenceError: The image is corrupt or truncated.
     """
     with _readable(where):
         image = Image.open(io.BytesIO(data))
+        size = reduced_size(image.size, reduction)
+        if 1 < reduction <= min(image.size):
+            image.draft(None, (image.width // reduction, image.height // reduction))
         image.load()
         if image.mode.startswith("I;16"):  # the upper byte, as OpenCV takes it; Pillow would clip at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return image if image.mode == "RGB" else image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.size == size else image.reduce(reduction)
+
+
+def reduced_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
+    """Width and height of a frame that was decoded to a part of them."""
+    return -(-size[0] // reduction), -(-size[1] // reduction)
 
 
 def frame_size(data: bytes, where: str) -> tuple[int, int]:

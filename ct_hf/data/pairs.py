@@ -34,6 +34,7 @@ def stream_pairs(
     augmentation: Augmentation | None = Augmentation(),  # noqa: B008 - frozen
     center_jitter: float | None = None,
     scale_jitter: float = 0.25,
+    draft: bool = False,
 ) -> PairStream:
     """Streams training pairs without end.
 
@@ -57,6 +58,7 @@ def stream_pairs(
         augmentation: Changes of each pair; `None` for none.
         center_jitter: See [`PairSampler`].
         scale_jitter: See [`PairSampler`].
+        draft: See [`PairSampler`].
 
     Returns:
         Data set of the columns that [`PairSampler`] describes, without `frame_index`, with `skipped`, `(8,)` int64, and with
@@ -84,6 +86,7 @@ def stream_pairs(
         augmentation=augmentation,
         center_jitter=center_jitter,
         scale_jitter=scale_jitter,
+        draft=draft,
     )
     names = [_public_name(name) if name else "" for name in named]
     return PairStream(PairReader(clips, sampler, seed, pairs_per_clip, max_bad), weights, num_readers, names)

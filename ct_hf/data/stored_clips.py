@@ -85,11 +85,11 @@ class StoredClips(FiniteClips):
                 "length_mismatch",
             )
 
-        def frame(position: int) -> Image.Image:
+        def frame(position: int, reduction: int) -> Image.Image:
             where, data = f"{row['name']}, frame {row['frame_index'][position]}", row["frames"][position]["bytes"]
             if data is None:
                 raise SequenceError(f"{where} has no bytes. Store the image files in the clips.", "missing_frame")
-            return decode_frame(data, where)
+            return decode_frame(data, where, reduction)
 
         boxes = np.asarray(row["boxes"], dtype=np.float32).reshape(-1, 4)
         return Clip(row["name"], row["clip"], row["frame_index"], boxes, np.asarray(row["visible"], dtype=bool), frame)

@@ -87,7 +87,7 @@ def make_clip():
             list(range(0, 10 * count, 10)),
             np.array(boxes, dtype=np.float32),
             np.array(visible),
-            lambda position: decode_frame(frames[position], f"{name}, frame {10 * position}"),
+            lambda position, reduction: decode_frame(frames[position], f"{name}, frame {10 * position}", reduction),
         )
 
     return make

@@ -154,7 +154,7 @@ def test_sequences_in_archives_go_to_workers(lasot):
     copy = pickle.loads(pickle.dumps(dog))
     assert copy.frame_bytes(2) == dog.frame_bytes(2)
     clips = SequenceClips(sequences)
-    assert {clips.read(number).frame(0).mode for number in range(len(clips))} == {"RGB"} and not clips.left_out
+    assert {clips.read(number).frame(0, 1).mode for number in range(len(clips))} == {"RGB"} and not clips.left_out
 
 
 @pytest.mark.parametrize(

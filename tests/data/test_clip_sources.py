@@ -52,7 +52,7 @@ def test_frames_and_boxes_are_those_of_the_sequence(sequences):
     source = SequenceClips(sequences)
     clip = source.read(0)
     (sequence,) = [one for one in sequences if one.name == clip.name]
-    assert clip.frame(1).tobytes() == sequence.frame(clip.frame_index[1]).tobytes()
+    assert clip.frame(1, 1).tobytes() == sequence.frame(clip.frame_index[1]).tobytes()
     np.testing.assert_array_equal(clip.boxes, sequence.boxes[list(clip.frame_index)])
     assert clip.visible.all() and clip.number == clip.frame_index[0]
 
@@ -64,7 +64,7 @@ def test_no_frame_is_opened_before_it_is_asked_for(sequences):
     source = SequenceClips(sequences)
     clip = source.read(0)
     with pytest.raises(SequenceError, match="is not a readable image"):
-        clip.frame(0)
+        clip.frame(0, 1)
 
 
 def test_clips_that_do_not_show_their_target_twice_are_left_out(make_folder):
@@ -117,14 +117,17 @@ def test_rendered_clips_are_functions_of_their_number():
     source = RenderedClips(WORLD, seed=4, clip_length=6)
     for number in (0, 1, 70):
         clip, again = source.read(number), RenderedClips(WORLD, seed=4, clip_length=6).read(number)
-        assert clip.frame(1).tobytes() == again.frame(1).tobytes() and clip.frame(1).size == (96, 72)
+        assert clip.frame(1, 1).tobytes() == again.frame(1, 1).tobytes() and clip.frame(1, 1).size == (96, 72)
         np.testing.assert_array_equal(clip.boxes, again.boxes)
         assert (
             2 <= len(clip.frame_index) <= 6
             and clip.visible.all()
             and len(set(clip.frame_index)) == len(clip.frame_index)
         )
-        assert clip.frame(0).tobytes() != RenderedClips(WORLD, seed=5, clip_length=6).read(number).frame(0).tobytes()
+        assert (
+            clip.frame(0, 1).tobytes()
+            != RenderedClips(WORLD, seed=5, clip_length=6).read(number).frame(0, 1).tobytes()
+        )
 
 
 def test_rendered_clips_never_come_twice(take):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ct_hf.data.archives import MemberPath, UrlPath
-from ct_hf.data.frames import FramePaths, decode_frame, frame_size, sorted_frames
+from ct_hf.data.frames import FramePaths, decode_frame, frame_size, reduced_size, sorted_frames
 
 
 def empty_files(folder, names):
@@ -136,3 +136,34 @@ def test_sixteen_bits_keep_their_upper_byte():
     Image.fromarray(ramp).save(buffer, "PNG")
     image = decode_frame(buffer.getvalue(), "frame 0")
     assert image.mode == "RGB" and np.array_equal(np.asarray(image)[..., 0].ravel(), np.arange(256))
+
+
+def image_file(kind, mode="RGB", size=(101, 75)):
+    """A smooth picture, so that it is the same at any resolution; and the picture itself, in RGB."""
+    x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
+    pixels = np.stack([255 * x, 255 * y, 255 * (x + y) / 2], axis=2).astype(np.uint8)
+    buffer, image = io.BytesIO(), Image.fromarray(pixels).convert(mode)
+    image.save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue(), image.convert("RGB")
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB")])
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_frames_are_decoded_to_a_part_of_their_size(monkeypatch, kind, mode, reduction):
+    data, image = image_file(kind, mode)
+    with monkeypatch.context() as patch:
+        if kind == "JPEG":
+            patch.delattr(Image.Image, "reduce")  # it comes small out of the decoder
+        decoded = decode_frame(data, "walk, frame 3", reduction)
+    assert decoded.mode == "RGB" and decoded.size == reduced_size(image.size, reduction)
+    assert decoded.size == (-(-101 // reduction), -(-75 // reduction))
+    np.testing.assert_allclose(np.asarray(decoded).astype(int), np.asarray(image.reduce(reduction)), atol=8)
+
+
+def test_tiny_frames_are_decoded_to_a_pixel():
+    assert decode_frame(image_file("JPEG", size=(3, 9))[0], "walk, frame 3", 8).size == (1, 2)
+
+
+def test_what_is_not_decoded_is_still_read_to_its_end(fails):
+    with fails("corrupt_image", "walk, frame 3"):
+        decode_frame(image_file("JPEG", size=(640, 480))[0][:-400], "walk, frame 3", 8)

@@ -44,6 +44,32 @@ def test_a_folder_and_what_was_stored_of_it_give_the_same_pairs(config, root, tm
     assert same(*(take(stream_pairs(source, config, seed=3), 200) for source in (stored, own)))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_drafts_are_the_same_wherever_they_come_from(config, make_folder, tmp_path, take, same, suffix):
+    rows = [(100 + index, 120, 200, 160 + index / 2) for index in range(12)]
+    folder = make_folder(size=(641, 480), rows=rows, suffix=suffix)
+    out = convert_dataset("folder", folder.parent, tmp_path / "clips").out
+    sources = open_source(str(out)), open_source(str(folder.parent), num_shards=1)
+    one, other = (take(stream_pairs(source, config, seed=3, draft=True), 20) for source in sources)
+    full = take(stream_pairs(sources[0], config, seed=3), 20)
+    assert same(one, other)
+    for draft, pair in zip(one, full, strict=True):
+        assert draft["name"] == pair["name"]
+        np.testing.assert_allclose(draft["search_boxes"], pair["search_boxes"], atol=0.03)
+        assert (draft["search_pixel_values"] != pair["search_pixel_values"]).any()
+
+
+def test_drafts_of_rendered_frames(config, take):
+    world = ProceduralWorld(size=(640, 480))
+    full, draft = (take(stream_pairs(world, config, seed=0, draft=draft), 12) for draft in (False, True))
+    for one, other in zip(full, draft, strict=True):
+        np.testing.assert_allclose(one["search_boxes"], other["search_boxes"], atol=0.05)
+    assert any(
+        (one["search_pixel_values"] != other["search_pixel_values"]).any()
+        for one, other in zip(full, draft, strict=True)
+    )
+
+
 def test_data_sets_in_their_own_layout(root):
     assert {one.name for one in open_source(f"folder:{root}").sequences} == {f"walk{number}" for number in range(4)}
     assert open_source(str(root), num_shards=2).num_shards == 2

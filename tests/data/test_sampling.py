@@ -9,6 +9,7 @@ from PIL import Image
 
 from ct_hf.data import PairSampler, SequenceError, sampling
 from ct_hf.data.clip_sources import Clip
+from ct_hf.data.frames import decode_frame
 
 
 def jpeg(size=(96, 72), color=(90, 120, 30)):
@@ -62,7 +63,7 @@ def test_labels_mapped_back_with_the_crop_window_are_the_true_box(box, seed, num
         template_size=32, search_size=64, template_factor=2.0, search_factor=4.0, num_templates=num_templates
     )
     frame = Image.new("RGB", (96, 72))
-    clip = Clip("plain", 0, [0, 1], np.array([box] * 2, np.float32), np.ones(2, bool), lambda position: frame)
+    clip = Clip("plain", 0, [0, 1], np.array([box] * 2, np.float32), np.ones(2, bool), lambda *_: frame)
     with pytest.MonkeyPatch.context() as monkeypatch:
         windows = spy_windows(monkeypatch)
         sampler = PairSampler(config, num_search_frames=num_search_frames, augmentation=None)
@@ -159,7 +160,7 @@ def test_only_frames_that_are_drawn_are_decoded_and_each_once(config, make_clip)
         clip.frame_index,
         clip.boxes,
         clip.visible,
-        lambda position: asked.append(position) or clip.frame(position),
+        lambda position, reduction: asked.append(position) or clip.frame(position, reduction),
     )
     (pair,) = draw(PairSampler(config), spied)
     assert sorted(10 * position for position in asked) == sorted(set(pair["frame_index"].tolist()))
@@ -204,3 +205,66 @@ def test_one_bad_frame_costs_only_its_pairs(config, make_clip):
 def test_no_search_frames_asked_for(config):
     with pytest.raises(ValueError, match="`num_search_frames` must be at least 1, got 0"):
         PairSampler(config, num_search_frames=0)
+
+
+def patterned_clip(side, size=(1280, 960), length=3):
+    """A clip of large frames, all blue but for a red target; and the reductions that were asked for."""
+    boxes = np.array([[300 + 20.5 * index, 250 + 11 * index, side, side] for index in range(length)])
+    files, asked = [], []
+    for x, y, w, h in boxes:
+        image = Image.new("RGB", size, (0, 0, 200))
+        image.paste((220, 0, 0), (round(x), round(y), round(x + w), round(y + h)))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=95)
+        files.append(buffer.getvalue())
+
+    def frame(position, reduction):
+        asked.append(reduction)
+        return decode_frame(files[position], "plain", reduction)
+
+    clip = Clip("plain", 0, list(range(length)), boxes.astype(np.float32), np.ones(length, bool), frame)
+    return clip, asked
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(15.5, {1}), (31.5, {1}), (32.5, {2}), (63.0, {2}), (65.0, {4}), (129.0, {8}), (400.0, {8})]
+)
+def test_drafts_are_as_small_as_crops_allow(config, side, expected):
+    """Templates of twice the target's side become 32 pixels, search regions of four times become 64."""
+    clip, asked = patterned_clip(side)
+    sampler = PairSampler(config, scale_jitter=0, draft=True)
+    draw(sampler, clip, 5)
+    assert set(asked) == expected
+    asked.clear()
+    draw(PairSampler(config), clip, 5)
+    assert set(asked) == {1}, "off by default"
+
+
+def test_a_crop_that_needs_its_pixels_keeps_them_for_the_pair(config):
+    config.template_size = 64  # half the target's side is spare in a search crop, none in a template
+    clip, asked = patterned_clip(35.0)
+    draw(PairSampler(config, scale_jitter=0, draft=True), clip, 5)
+    assert set(asked) == {1}
+
+
+@pytest.mark.parametrize("side", [50.3, 100.0, 213.7])
+def test_drafts_show_targets_where_the_labels_are(config, side):
+    clip, _ = patterned_clip(side)
+    full, draft = (draw(PairSampler(config, augmentation=None, draft=draft), clip, 8) for draft in (False, True))
+    for one, other in zip(full, draft, strict=True):
+        assert one["frame_index"].tolist() == other["frame_index"].tolist()
+        for pair in (one, other):
+            cx, cy, w, h = pair["search_boxes"] * config.search_size
+            red = pair["search_pixel_values"][0] > 110
+            rows, columns = (np.flatnonzero(red.any(axis=axis)) for axis in (1, 0))
+            seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            corners = np.clip([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], 0, config.search_size)
+            np.testing.assert_allclose(seen, corners, atol=1.6)
+        np.testing.assert_allclose(one["search_boxes"], other["search_boxes"], atol=0.03)
+
+
+def test_drafts_of_frames_with_broken_boxes_are_refused(config, fails):
+    clip, _ = patterned_clip(100.0, length=2)
+    clip.boxes[1, 2] = -4
+    with fails("bad_box", "plain, frame 1", "not a box of positive width"):
+        draw(PairSampler(config, draft=True), clip)

@@ -36,7 +36,7 @@ def same_clip(one, other):
     assert list(one.frame_index) == list(other.frame_index)
     np.testing.assert_array_equal(one.boxes, other.boxes)
     np.testing.assert_array_equal(one.visible, other.visible)
-    assert one.frame(1).tobytes() == other.frame(1).tobytes()
+    assert one.frame(1, 1).tobytes() == other.frame(1, 1).tobytes()
 
 
 def test_stored_clips_are_those_of_the_sequences_in_the_same_order(root, stored, take):
@@ -130,10 +130,10 @@ def write(path, **changes):
 def test_broken_rows_name_themselves(tmp_path):
     clips = write(tmp_path / "odd-0.parquet")
     with pytest.raises(SequenceError, match="odd, frame 1 is not a readable image"):
-        clips.read(0).frame(1)
+        clips.read(0).frame(1, 1)
     clips = write(tmp_path / "odd-1.parquet", frames=[{"bytes": None, "path": "a.jpg"}] * 2)
     with pytest.raises(SequenceError, match="odd, frame 0 has no bytes") as info:
-        clips.read(clips.groups(1)[0][0]).frame(0)
+        clips.read(clips.groups(1)[0][0]).frame(0, 1)
     assert info.value.cause == "missing_frame"
     clips = write(tmp_path / "odd-2.parquet", visible=[True])
     with pytest.raises(SequenceError, match="odd has 2 frames, 2 frame_index, 2 boxes, 1 visible") as info:

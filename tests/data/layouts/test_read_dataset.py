@@ -110,7 +110,7 @@ def test_frames_that_are_not_there_are_noticed_when_one_is_asked_for(otb, write)
     write(otb / "Walk" / "groundtruth_rect.txt", [(10, 20, 16, 12)] * 11)
     clips = SequenceClips(read_dataset("otb100", otb, check=False), stride=100)
     with pytest.raises(SequenceError, match="Walk.img lacks frame 11 of 1 to 11") as caught:
-        clips.read(0).frame(0)
+        clips.read(0).frame(0, 1)
     assert caught.value.cause == "missing_frame"
 
 
