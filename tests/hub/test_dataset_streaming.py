@@ -30,7 +30,7 @@ print(json.dumps({
     "rows": [[row["name"], row["clip"], len(row["frames"])] for row in rows],
     "bytes": [row["frames"][0]["bytes"].hex()[:40] for row in rows],
     "clips": [[clips.read(number).name, len(clips.read(number).frame_index)] for number in numbers],
-    "boxes": first.boxes.tolist(), "size": first.frame(0).size, "pair": list(pair["search_pixel_values"].shape),
+    "boxes": first.boxes.tolist(), "size": first.frame(0, 1).size, "pair": list(pair["search_pixel_values"].shape),
 }))
 """
 
