@@ -119,8 +119,8 @@ def check_box(box: np.ndarray, size: tuple[int, int], where: str) -> None:
     Raises:
         SequenceError: The box is not finite, not of positive size, wholly outside of the frame or far larger.
     """
-    left, top, width, height = (float(value) for value in box)
-    if not np.isfinite([left, top, width, height]).all() or width <= 0 or height <= 0:
+    left, top, width, height = box.tolist()
+    if not all(map(math.isfinite, (left, top, width, height))) or width <= 0 or height <= 0:
         problem = "is not a box of positive width and height"
     elif left >= size[0] or top >= size[1] or left + width <= 0 or top + height <= 0:
         problem = f"lies outside of the frame of {size[0]}x{size[1]} pixels"

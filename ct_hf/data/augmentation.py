@@ -61,9 +61,9 @@ class Augmentation:
 
 
 def _grayscale(crops: np.ndarray) -> np.ndarray:
-    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    gray = np.rint(np.einsum("nchw,c->nhw", crops, weights)).astype(np.uint8)
-    return np.repeat(gray[:, None], 3, axis=1)
+    red, green, blue = torch.from_numpy(crops).unbind(1)
+    gray = red * 0.299 + green * 0.587 + blue * 0.114
+    return gray.round_().to(torch.uint8).unsqueeze(1).expand(crops.shape).numpy()
 
 
 def _brighten(crops: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from ..models.image_processing_tracker import CropWindow
 from .annotation import check_box
 from .augmentation import Augmentation
 from .clip_sources import Clip
+from .crops import cut_crop, frame_pixels
 from .errors import SequenceError
 
 
@@ -89,12 +90,13 @@ class PairSampler:
             size = frame.width * reduction, frame.height * reduction
             check_box(clip.boxes[position], size, f"{clip.name}, frame {clip.frame_index[position]}")
 
+        pixels = {position: frame_pixels(frame) for position, frame in frames.items()}
         crops, labels = [], []
         for position, box, target, view in zip(chosen, boxes / reduction, targets / reduction, views, strict=True):
             window = CropWindow.around(target, *view)
-            crops.append(window.extract(frames[position], exact=False).transpose(2, 0, 1))
+            crops.append(cut_crop(window, pixels[position]))
             labels.append(window.to_crop(box))
-        crops = np.stack(crops[:num]), np.stack(crops[num:]), np.stack(labels[:num]), np.stack(labels[num:])
+        crops = _stack(crops[:num]), _stack(crops[num:]), np.stack(labels[:num]), np.stack(labels[num:])
         if self.augmentation is not None:
             crops = self.augmentation(rng, *crops)
         templates, searches, template_boxes, search_boxes = crops
@@ -117,15 +119,20 @@ class PairSampler:
                 f"{clip.name}: the target is visible in {len(visible)} frames of clip {clip.number}, a pair needs 2.",
                 "too_few_visible",
             )
-        first, last = np.sort(rng.choice(len(visible), 2, replace=False))
-        searches = np.sort([*rng.integers(first + 1, last + 1, self.num_search_frames - 1), last])
-        templates = np.sort([first, *rng.integers(0, searches[0], self.num_templates - 1)])
+        first, last = int(rng.integers(len(visible))), int(rng.integers(len(visible) - 1))
+        first, last = (first, last + 1) if first <= last else (last, first)
+        searches = sorted([*rng.integers(first + 1, last + 1, self.num_search_frames - 1).tolist(), last])
+        templates = sorted([first, *rng.integers(0, searches[0], self.num_templates - 1).tolist()])
         return visible[[*templates, *searches]].tolist()
 
     def _jitter(self, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size = box[2:] * np.exp(rng.normal(size=2) * self.scale_jitter)
         center = box[:2] + box[2:] / 2 + np.sqrt(size.prod()) * self.center_jitter * (rng.random(2) - 0.5)
         return np.concatenate([center - size / 2, size])
+
+
+def _stack(crops: list[np.ndarray]) -> np.ndarray:
+    return crops[0][None] if len(crops) == 1 else np.stack(crops)  # one crop needs no copy
 
 
 def _reduction(targets: np.ndarray, views: list[tuple[float, int]]) -> int:

@@ -163,19 +163,6 @@ class TestResize:
         assert (resize_bilinear(image, 20) == 201).all() and (resize_bilinear(image, 50) == 201).all()
 
 
-class TestTrainingCrops:
-    @pytest.mark.parametrize(
-        ("box", "size"), [((40, 30, 30, 20), 128), ((3, 60, 40, 44), 256), ((20, 20, 90, 70), 64)]
-    )
-    def test_within_one_grey_level_of_the_exact_ones(self, noise_frames, box, size):
-        frame = Image.fromarray(noise_frames[0]).resize((131, 97))
-        window = CropWindow.around(box, 2.5, size)
-        exact, fast = (window.extract(frame, exact=exact).astype(int) for exact in (True, False))
-        assert fast.shape == exact.shape == (size, size, 3)
-        assert np.abs(fast - exact).max() <= 1 and np.abs((fast - exact).mean()) < 0.3
-        assert exact.std() > 10
-
-
 class TestFrames:
     def test_every_form_is_the_same_frame(self, noise_frames):
         frame = noise_frames[0]
