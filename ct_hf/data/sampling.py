@@ -119,10 +119,9 @@ class PairSampler:
                 f"{clip.name}: the target is visible in {len(visible)} frames of clip {clip.number}, a pair needs 2.",
                 "too_few_visible",
             )
-        first, last = int(rng.integers(len(visible))), int(rng.integers(len(visible) - 1))
-        first, last = (first, last + 1) if first <= last else (last, first)
-        searches = sorted([*rng.integers(first + 1, last + 1, self.num_search_frames - 1).tolist(), last])
-        templates = sorted([first, *rng.integers(0, searches[0], self.num_templates - 1).tolist()])
+        first, last = np.sort(rng.choice(len(visible), 2, replace=False))
+        searches = np.sort([*rng.integers(first + 1, last + 1, self.num_search_frames - 1), last])
+        templates = np.sort([first, *rng.integers(0, searches[0], self.num_templates - 1)])
         return visible[[*templates, *searches]].tolist()
 
     def _jitter(self, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
