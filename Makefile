@@ -4,6 +4,8 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
+REAL := $(if $(SEQUENCES),--sequences $(SEQUENCES))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test reproduce reproduce-quick
 
@@ -29,6 +31,9 @@ reproduce-quick: setup  ## Compare the method's parts on one seed (some ten minu
 	OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/run.py --tables quick --out outputs/reproduce-quick
 	$(BIN)/python examples/reproduce/tables.py --tables quick --results outputs/reproduce-quick
 
-reproduce: setup  ## All comparisons with all their seeds; goes on where it stopped (hours)
-	OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/run.py
+reproduce: setup  ## All comparisons with all their seeds, on SEQUENCES=videos too; goes on where it stopped (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/run.py $(REAL)
+	for row in "all three" "guidance + mimicking" "ground truth" "+ replacement"; do \
+		OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/front.py --row "$$row" $(REAL) || exit 1; \
+	done
 	$(BIN)/python examples/reproduce/tables.py

@@ -280,7 +280,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
             plan=plan,
             tracking_dataset=tracking_dataset,
         )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    training = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
     skipped = dict(trainer.skipped)
     logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`
@@ -343,6 +343,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
         "sequences": len(eval_sequences),
         "steps": args.max_steps,
         "skipped": skipped,
+        "training_seconds": training.metrics["train_runtime"],
         "seconds": seconds,
     }
     (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -1,10 +1,13 @@
 r"""Train a small OSTrack on procedural sequences, as a teacher for the demo, in two phases.
 
     python examples/collect_photographs.py --out outputs/photographs
-    accelerate launch examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
-        --patches 1.0 --max_steps 1000 --lr_scheduler_type constant --output_dir outputs/teacher_match
-    accelerate launch examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
-        --patches 0.3 --init_from outputs/teacher_match --max_steps 20000
+    torchrun --nproc_per_node 2 examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
+        --per_device_train_batch_size 32 --learning_rate 1e-3 --lr_scheduler_type constant_with_warmup \
+        --patches 1.0 --max_steps 1000 --output_dir outputs/teacher_match
+    torchrun --nproc_per_node 2 examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
+        --per_device_train_batch_size 32 --learning_rate 1e-3 --lr_scheduler_type warmup_stable_decay \
+        --lr_scheduler_kwargs '{"num_decay_steps": 2500}' --seed 43 \
+        --patches 0.3 --init_from outputs/teacher_match --max_steps 8500
 
 In the first phase every target is a part of the background, which nothing but the template tells from the rest, so that the
 tracker has to learn to compare; without it, it learns what stands out and never looks at its template. The second phase is the

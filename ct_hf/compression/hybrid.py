@@ -26,8 +26,8 @@ def build_hybrid(
     """
     Build the tracker of a path: what the student learnt in its stages, the teacher's layers in the others.
 
-    Training by replacement puts each stage of the student beside stages of the teacher, so that every path of a finished run
-    is a tracker of its own, slower and closer to the teacher than the student is. It starts from the embeddings of whoever
+    Replacement and mimicking both teach a stage of the student to stand beside those of the teacher, so that every path of a
+    finished run is a tracker of its own, slower and closer to the teacher than the student is. It starts from the embeddings of whoever
     has the first stage, and ends with the student's head.
 
     Args:

@@ -140,8 +140,12 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
 
 def find_result(run: Run, results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """What a run gave, if it was judged on its sets, or on more."""
-    for result in results:
-        same = (result["settings"], result["seed"]) == (run.settings, run.seed)
-        if same and set(run.judged_on) <= result["auc"].keys():
-            return result
-    return None
+    judged = best_result(run, results)
+    return judged if judged and set(run.judged_on) <= judged["auc"].keys() else None
+
+
+def best_result(run: Run, results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a run gave, judged on as many of its sets as ever, but on one at least."""
+    same = [result for result in results if (result["settings"], result["seed"]) == (run.settings, run.seed)]
+    judged = max(same, key=lambda result: len(result["auc"].keys() & set(run.judged_on)), default=None)
+    return judged if judged and (judged["auc"].keys() & set(run.judged_on) or not run.judged_on) else None

@@ -4,7 +4,7 @@
 
 compresses the teacher by the queue's recipe, unless that was done before, builds the tracker of each path, and judges it on the
 sequences of the table `supervision`. Their speeds come from one pass in which they take turns, on one thread. --row takes
-another row of that table; what is known of others stays in the file.
+another row of that table; what is known of others stays in the file, and a row whose figures are there is not judged again.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from experiments import Queue
 from run import HERE
-from training import BATCH, execute, judged_sequences, log_name
+from training import BATCH, execute, is_bf16_faster, judged_sequences, log_name
 from transformers import AutoModel, HfArgumentParser
 
 from ct_hf.compression import StagePlan, build_hybrid
@@ -44,6 +44,17 @@ def main() -> None:
     table = queue.tables["supervision"]
     (run, *_) = table.at(table.points[0])[args.row or table.reference]
     judges = queue.judges(args.sequences)
+    run = run.judged(judges)
+    out = Path(args.out)
+    known = json.loads(out.read_text()) if out.exists() else {}
+    front = known.get(run.row)
+    if (
+        front
+        and (front["settings"], front["seed"]) == (run.settings, run.seed)
+        and set(run.judged_on) <= front["paths"][0]["auc"].keys()
+    ):
+        print(f"{run.row} is done.")
+        return
     folder = Path(args.student or f"outputs/reproduce/{log_name(run)}")
     if not (folder / "config.json").exists():
         execute(run.judged(()), queue.teacher, judges, folder, keep=folder)
@@ -55,7 +66,7 @@ def main() -> None:
         if "S" in path:
             trackers[path] = build_hybrid(student, teacher, path, plan)
     auc = {}
-    for name in run.judged(judges).judged_on:
+    for name in run.judged_on:
         result = evaluate_trackers(trackers, judged_sequences(judges[name]), batch_size=BATCH)
         auc[name] = {tracker.name: tracker.score["auc"] for tracker in result.trackers}
     timed = evaluate_trackers(trackers, procedural_sequences(0, args.timed))
@@ -69,10 +80,9 @@ def main() -> None:
         }
         for name, tracker in trackers.items()
     ]
-    out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(out.read_text()) if out.exists() else {}
-    known[run.row] = {"settings": run.settings, "seed": run.seed, "paths": rows}
+    precision = "bf16" if is_bf16_faster() else "fp32"
+    known[run.row] = {"settings": run.settings, "seed": run.seed, "precision": precision, "paths": rows}
     out.write_text(json.dumps(known, indent=2) + "\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import paired_bootstrap, spread
-from experiments import Queue, Run, Table, find_result, read_results
+from experiments import Queue, Run, Table, best_result, read_results
 from pictures import best_paths, plot_curves, plot_front, plot_rows
 from run import HERE
 from transformers import HfArgumentParser
@@ -33,19 +33,18 @@ class TablesArguments:
 
 
 def done_runs(runs: list[Run], results: Results) -> list[dict[str, Any]]:
-    """Results of those runs that are done, by whatever sets they could be judged on."""
-    sets = {name for result in results for name in result["auc"]}
-    judged = (run.judged(sets) for run in runs)
-    found = (find_result(run, results) for run in judged)
+    """Results of those runs that are done, by whatever sets they were judged on."""
+    found = (best_result(run, results) for run in runs)
     return [result for result in found if result is not None]
 
 
 def compare(table: Table, point: dict[str, Any], results: Results, teacher: dict[str, float]) -> str:
-    """Markdown of the rows at a point: steps, seconds, and for each set AUC, what was kept and the difference."""
+    """Markdown of the rows at a point: steps, seconds, and for each set AUC, what was kept and the difference; the precision."""
     rows = rows_at(table, point, results)
     if not rows:
         return "Not run yet.\n"
-    sets = list(next(iter(rows.values()))[0]["auc"])
+    done = [result for row in rows.values() for result in row]
+    sets = [name for name in table.runs[0].judged_on if any(name in result["auc"] for result in done)]
     header = ["Method", "Seeds", "Steps", "CPU seconds"]
     for name in sets:
         header += [f"AUC, {name}", *(["kept (%)"] if name in teacher else []), f"beside {table.reference} (95 %)"]
@@ -54,14 +53,21 @@ def compare(table: Table, point: dict[str, Any], results: Results, teacher: dict
         seconds = sum(result["cpu_seconds"] for result in row) / len(row)
         line = [name, str(len(row)), str(row[0]["settings"]["max_steps"]), f"{seconds:.0f}"]
         for judged_on in sets:
-            values = [result["auc"][judged_on] for result in row]
-            line.append(spread(values))
+            judged = on_set(row, judged_on)
+            values = [result["auc"][judged_on] for result in judged]
+            line.append(spread(values) if values else "")
             if judged_on in teacher:
-                line.append(spread([100 * value / teacher[judged_on] for value in values]))
-            compared = name != table.reference and table.reference in rows
-            line.append(str(paired_bootstrap(row, rows[table.reference], judged_on)) if compared else "")
+                line.append(spread([100 * value / teacher[judged_on] for value in values]) if values else "")
+            reference = on_set(rows.get(table.reference, []), judged_on) if name != table.reference else []
+            line.append(str(paired_bootstrap(judged, reference, judged_on)) if judged and reference else "")
         lines.append(line)
-    return markdown_table(header, lines)
+    precisions = " and ".join(sorted({result["precision"] for result in done}))
+    return f"{markdown_table(header, lines)}\n\nTrained in {precisions}."
+
+
+def on_set(row: Results, judged_on: str) -> Results:
+    """Those results of a row that were judged on a set."""
+    return [result for result in row if judged_on in result["auc"]]
 
 
 def rows_at(table: Table, point: dict[str, Any], results: Results) -> dict[str, list[dict[str, Any]]]:
@@ -77,9 +83,15 @@ def describe(point: dict[str, Any]) -> str:
 
 def draw(table: Table, results: Results, teacher: dict[str, float], folder: Path, name: str) -> list[str]:
     """Pictures of a table that asks for them, and Markdown that shows them."""
-    groups = {describe(point): rows for point in table.points if (rows := rows_at(table, point, results))}
     shown = []
-    for judged_on in teacher if table.picture and groups else ():
+    for judged_on in teacher if table.picture else ():
+        groups = {}
+        for point in table.points:
+            rows = {row: on_set(done, judged_on) for row, done in rows_at(table, point, results).items()}
+            if rows := {row: done for row, done in rows.items() if done}:
+                groups[describe(point)] = rows
+        if not groups:
+            continue
         plot = {"bars": plot_rows, "curves": plot_curves}[table.picture]
         file = save_plot(plot(groups, judged_on, teacher[judged_on]), folder / f"{name}_{judged_on}.png")
         shown.append(f"![{table.title}, on {judged_on} sequences]({file.name})")

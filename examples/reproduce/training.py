@@ -143,7 +143,7 @@ def execute(run: Run, teacher: str, judges: dict[str, Any], logs: Path, keep: Pa
         "row": run.row,
         "settings": run.settings,
         "seed": run.seed,
-        "precision": "bf16" if is_bf16_faster() else "fp32",
+        "precision": "bf16" if run.settings.get("max_steps") and is_bf16_faster() else "fp32",
         "auc": auc,
         "cpu_seconds": round(cpu_seconds, 1),
         "train_seconds": round(trained, 1),
