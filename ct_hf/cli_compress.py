@@ -127,6 +127,23 @@ class ScriptArguments:
             "faster where frames are large, and crops are smoother than in tracking."
         },
     )
+    max_bad: float = field(
+        default=0.01,
+        metadata={
+            "help": "Share of the sequences of --train, and of draws from them, that may be broken; they are counted."
+        },
+    )
+    center_jitter: float | None = field(
+        default=None,
+        metadata={
+            "help": "Largest shift of a search crop from its target is half of this, in sides of the target. Default: the "
+            "teacher's search factor less 1, 3 for OSTrack-256."
+        },
+    )
+    scale_jitter: float = field(
+        default=0.25,
+        metadata={"help": "Standard deviation of the log of the factors by which a search crop is scaled."},
+    )
     from_scratch: bool = field(
         default=False,
         metadata={"help": "Train a student of the same shape on ground truth alone for as many steps, to compare."},
@@ -250,7 +267,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     with _answered_in_a_line(parser):
         if script.train:
             readers = args.world_size * max(1, args.dataloader_num_workers)
-            source = {place: open_source(place, num_shards=max(8, readers)) for place in script.train}
+            source = {place: open_source(place, max(8, readers), script.max_bad) for place in script.train}
             ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
         else:
             source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None
@@ -269,7 +286,10 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
             ratios=ratios,
             clip_length=6,
             pairs_per_clip=4 if script.train else 12,
+            max_bad=script.max_bad,
             num_search_frames=script.search_frames,
+            center_jitter=script.center_jitter,
+            scale_jitter=script.scale_jitter,
             draft=script.draft,
         )
         trainer = CompressionTrainer(

@@ -4,12 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
+
+_SEQUENCES_A_PAIR = 4  # of so many sequences at most, pairs are drawn for a contact sheet
+
 
 def convert(args: argparse.Namespace) -> None:
     """Convert a data set to shards of clips, write its card, and push both if asked to."""
     from .data import convert_dataset
     from .hub import push_dataset, write_dataset_card
 
+    if args.push_to_hub and args.license == "unknown":
+        raise ValueError(
+            "--push-to-hub needs --license, in the Hub's spelling, such as cc-by-nc-sa-4.0 or other: it is kept in every clip, "
+            "and cannot be added later."
+        )
     done = convert_dataset(
         args.layout, args.root, args.out, split=args.split, stride=args.stride, license=args.license, progress=True
     )
@@ -34,11 +44,14 @@ def show(args: argparse.Namespace) -> None:
     config = AutoConfig.from_pretrained(args.tracker) if args.tracker else OSTrackConfig()
     split = args.split or (LAYOUTS[args.layout].training_split if args.layout in LAYOUTS else None)
     sequences = read_dataset(args.layout, args.root, split, check=False)
-    clips = SequenceClips(sequences, max_bad=1.0)  # what is broken is told below
+    # Some are enough for a picture, and the annotation of all may be behind a URL.
+    count = min(len(sequences), _SEQUENCES_A_PAIR * args.pairs)
+    chosen = np.random.default_rng(args.seed).choice(len(sequences), count, replace=False)
+    clips = SequenceClips([sequences[index] for index in sorted(chosen)], max_bad=1.0)  # what is broken is told below
     sheet, skipped = draw_pairs(clips, PairSampler(config), seed=args.seed, num_pairs=args.pairs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out)
-    print(f"{args.pairs} pairs of {len(sequences)} sequences, saved to {args.out}")
+    print(f"{args.pairs} pairs of {count} of {len(sequences)} sequences, saved to {args.out}")
     for what, causes in (("sequences", clips.left_out), ("draws", skipped)):
         if causes:
             print(f"{what} that could not be used: {describe_causes(causes)}", file=sys.stderr)

@@ -5,6 +5,7 @@ from PIL import Image
 
 from ct_hf import OSTrackConfig, hub
 from ct_hf.cli import main
+from ct_hf.data import FolderSequence
 
 
 @pytest.fixture
@@ -42,6 +43,9 @@ def test_too_much_left_out_is_an_error_with_a_card_and_without_a_push(root, tmp_
     out = tmp_path / "clips"
     arguments = ["data", "convert", "folder", str(root), str(out), "--push-to-hub", "user/squares"]
     assert main(arguments) == 1
+    assert "--push-to-hub needs --license" in capsys.readouterr().err and not out.exists(), "said before hours of work"
+    arguments += ["--license", "other"]
+    assert main(arguments) == 1
     assert "1 of 12 frames were left out (corrupt_image: 1), 8.33 %" in capsys.readouterr().err
     assert "square1, frame 2: corrupt_image" in (out / "README.md").read_text() and not pushed
     assert len(list(out.glob("data/*.parquet"))) == 3
@@ -55,7 +59,7 @@ def test_show_draws_the_pairs_of_a_tracker(root, tmp_path, capsys):
     arguments = ["data", "show", "folder", str(root), "--pairs", "2", "--out"]
     assert main([*arguments, str(sheets[0])]) == 0
     told = capsys.readouterr()
-    assert "2 pairs of 3 sequences" in told.out
+    assert "2 pairs of 3 of 3 sequences" in told.out
     OSTrackConfig(template_size=32, search_size=64).save_pretrained(tmp_path / "tracker")
     assert main([*arguments, str(sheets[1]), "--tracker", str(tmp_path / "tracker")]) == 0
     assert main([*arguments, str(sheets[2])]) == 0
@@ -74,3 +78,12 @@ def test_training_splits_are_taken_first(tmp_path, capsys):
     ):
         assert main(["data", *command]) == 1
         assert "training_set.txt" in capsys.readouterr().err, "nobody trains on a test split by leaving an option out"
+
+
+def test_show_reads_no_more_sequences_than_a_picture_needs(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ct_hf.cli_data._SEQUENCES_A_PAIR", 1)
+    read = []
+    boxes = FolderSequence.boxes.func
+    monkeypatch.setattr(FolderSequence, "boxes", property(lambda self: read.append(self.name) or boxes(self)))
+    assert main(["data", "show", "folder", str(root), "--pairs", "2", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "2 pairs of 2 of 3 sequences" in capsys.readouterr().out and len(set(read)) == 2

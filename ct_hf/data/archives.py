@@ -111,7 +111,7 @@ class UrlPath(_PurePath):
         import fsspec  # imported late: `import ct_hf` does without
 
         files, place = fsspec.url_to_fs(self.place)
-        with _reaching(self):
+        with reaching(self):
             return getattr(files, question)(place, *arguments, **options)
 
     def is_file(self) -> bool:
@@ -187,7 +187,7 @@ class MemberPath(_PurePath):
         """The member's bytes, checked against the archive's checksum."""
         members, _ = _opened(self.archive, os.getpid())
         try:
-            with _reaching(self.archive):
+            with reaching(self.archive):
                 return io.BytesIO(members.read(self.place))
         except KeyError as error:
             raise FileNotFoundError(f"{self} does not exist") from error
@@ -200,7 +200,7 @@ class MemberPath(_PurePath):
 @lru_cache(maxsize=16)
 def _opened(archive: Path | UrlPath, process: int) -> tuple[ZipFile, dict[str, set[str]]]:
     """An open archive and the names in each of its folders; each process has its own, as a file has one position only."""
-    with _reaching(archive):
+    with reaching(archive):
         file = archive.open("rb")  # not closed: it stays open for the members that follow
         size = file.seek(0, os.SEEK_END)
         try:
@@ -235,8 +235,15 @@ def _opened(archive: Path | UrlPath, process: int) -> tuple[ZipFile, dict[str, s
 
 
 @contextmanager
-def _reaching(place: Path | UrlPath) -> Iterator[None]:
-    """Tells what is broken on the way to a URL from what is broken in the data."""
+def reaching(place: Path | UrlPath) -> Iterator[None]:
+    """Tells what is broken on the way to a URL from what is broken in the data.
+
+    Args:
+        place: What is read.
+
+    Raises:
+        ConnectionError: It is a URL that cannot be reached; what is not there stays a `FileNotFoundError`.
+    """
     if isinstance(place, Path):
         yield
         return
@@ -259,4 +266,4 @@ def any_path(root: str | Path) -> Path | UrlPath:
     return UrlPath(root) if isinstance(root, str) and "://" in root else Path(root)
 
 
-__all__ = ["AnyPath", "MemberPath", "UrlPath", "any_path"]
+__all__ = ["AnyPath", "MemberPath", "UrlPath", "any_path", "reaching"]

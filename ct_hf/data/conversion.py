@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,12 @@ def _manifest(out: Path, arguments: dict[str, Any], sequences: dict[str, FileSeq
 
 def _plan(arguments: dict[str, Any], sequences: dict[str, FileSequence], progress: bool) -> Manifest:
     """Reads every annotation, and deals the spans of all sequences to shards."""
-    lengths, left_out, last = {}, [], None
+    lengths, annotations, left_out, last = {}, {}, [], None
     for name, sequence in tqdm(sequences.items(), "annotations", unit=" sequences", disable=not progress):
         try:
             check_usable(sequence)
             lengths[name] = len(sequence.files)  # a sequence that lacks frames is left out as a whole
+            annotations[name] = _checksum(sequence)
         except SequenceError as error:
             logger.warning("Left out: %s", error)
             left_out.append(LeftOut(name, -1, error.cause))
@@ -144,7 +146,12 @@ def _plan(arguments: dict[str, Any], sequences: dict[str, FileSequence], progres
     count = min(len(spans), SHARDS_AT_ONCE * max(1, round(size / SHARD_BYTES / SHARDS_AT_ONCE)))
     split = arguments["split"] or "train"
     shards = {f"data/{split}-{shard:05d}-of-{count:05d}.parquet": own for shard, own in enumerate(deal(spans, count))}
-    return Manifest(arguments, lengths, shards, left_out)
+    return Manifest(arguments, lengths, annotations, shards, left_out)
+
+
+def _checksum(sequence: FileSequence) -> int:
+    """Tells whether the annotation of a sequence is what it was."""
+    return zlib.crc32(sequence.visible.tobytes(), zlib.crc32(sequence.boxes.tobytes()))
 
 
 def _frame_bytes(sequences: list[FileSequence]) -> float:
@@ -186,6 +193,11 @@ def _write_shard(
             raise ConversionError(
                 f"{span.name} has {found} frames, but had {manifest.sequences[span.name]} when the conversion was "
                 "begun. Restore it, or convert into another folder."
+            )
+        if _checksum(sequence) != manifest.annotations[span.name]:
+            raise ConversionError(
+                f"The annotation of {span.name} is not what it was when the conversion was begun. Restore it, or convert into "
+                "another folder."
             )
         own, bad = read_rows(sequence, span, arguments["stride"])
         rows += [{**row, "source": source, "license": arguments["license"]} for row in own]

@@ -21,15 +21,16 @@ class SequenceError(ValueError):
 
     Args:
         message: What was found, where, and what to do.
-        cause: One of [`CAUSES`], for counting.
+        cause: One of [`CAUSES`], for counting; empty where a DataLoader's worker raised it, of whose errors torch keeps the
+            class and the text.
     """
 
-    def __init__(self, message: str, cause: str):
+    def __init__(self, message: str, cause: str = ""):
         super().__init__(message)
         self.cause = cause
 
     def __reduce__(self):
-        # DataLoader workers pickle their errors; the default would forget `cause`.
+        # By default a copy would forget `cause`.
         return type(self), (str(self), self.cause)
 
 

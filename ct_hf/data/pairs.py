@@ -92,13 +92,14 @@ def stream_pairs(
     return PairStream(PairReader(clips, sampler, seed, pairs_per_clip, max_bad), weights, num_readers, names)
 
 
-def open_source(place: str, num_shards: int = 8) -> ClipSource:
+def open_source(place: str, num_shards: int = 8, max_bad: float = 0.01) -> ClipSource:
     """Opens a data set by one string, as scripts take it.
 
     Args:
         place: `LAYOUT:ROOT`, a data set in its own layout, of which the training split is read, such as
             `lasot:data/LaSOT`; a folder of sequences; a folder of stored clips, or a repository of them on the Hub.
         num_shards: See [`stream_pairs`].
+        max_bad: Largest share of broken sequences, which are left out.
 
     Raises:
         SequenceError: There is nothing of the kind, or too many sequences are broken.
@@ -118,7 +119,7 @@ def open_source(place: str, num_shards: int = 8) -> ClipSource:
         sequences = read_sequences(folder, check=False)
     else:
         return StoredClips(place)
-    return SequenceClips(sequences, num_shards=num_shards)
+    return SequenceClips(sequences, num_shards=num_shards, max_bad=max_bad)
 
 
 def _public_name(name: str) -> str:

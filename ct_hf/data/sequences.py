@@ -162,22 +162,24 @@ class FileSequence(Sequence):
         """Reads the annotation and compares it with the frames.
 
         Returns:
-            Frames whose target is visible but has no box of positive size.
+            Frames whose target is visible but has no box of positive size that reaches into the frame.
 
         Raises:
             SequenceError: Something is missing or broken, or there are not as many frames as boxes.
         """
         if not len(self):
             raise SequenceError(f"{self.source} is empty. Restore it, or remove the sequence.", "empty")
-        broken = self.visible & ~(np.isfinite(self.boxes).all(axis=1) & (self.boxes[:, 2:] > 0).all(axis=1))
+        corners, sizes = self.boxes[:, :2], self.boxes[:, 2:]
+        usable = np.isfinite(self.boxes).all(axis=1) & (sizes > 0).all(axis=1)
         _ = self.files  # lists and counts them
-        return np.flatnonzero(broken).tolist()
+        usable &= (corners < self.size).all(axis=1) & (corners + sizes > 0).all(axis=1)
+        return np.flatnonzero(self.visible & ~usable).tolist()
 
     def bad_box(self, index: int) -> SequenceError:
         """Error that names the box of a frame."""
         return SequenceError(
             f"{self.where(index)}: got {self.boxes[index].tolist()}, expected four finite numbers with positive width and "
-            "height, or four NaN where the target is absent.",
+            f"height that reach into the frame of {self.size[0]}x{self.size[1]} pixels, or four NaN where the target is absent.",
             "bad_box",
         )
 

@@ -30,12 +30,14 @@ class Manifest:
     Args:
         arguments: What decides about the content of the shards.
         sequences: Number of frames of each sequence, in the order of the data set.
+        annotations: Checksum of the boxes and flags of each.
         shards: Spans of each shard, by its file below the folder of the conversion.
         left_out: Sequences whose annotation could not be read.
     """
 
     arguments: dict[str, Any]
     sequences: dict[str, int]
+    annotations: dict[str, int]
     shards: dict[str, list[Span]]
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -56,6 +58,7 @@ class Manifest:
             return cls(
                 arguments=content["arguments"],
                 sequences=content["sequences"],
+                annotations=content["annotations"],
                 shards={name: [Span(*span) for span in spans] for name, spans in content["shards"].items()},
                 left_out=[LeftOut(*entry) for entry in content["left_out"]],
             )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..names import public_name, repository_of
+from .archives import UrlPath, reaching
 from .clip_sources import Clip, FiniteClips
 from .clips import STORED_FEATURES
 from .errors import SequenceError
@@ -45,10 +46,18 @@ class StoredClips(FiniteClips):
 
     def __init__(self, place: str | Path, split: str | None = None):
         self.place = place
-        root = str(place) if Path(place).is_dir() else f"hf://datasets/{place}"
+        is_folder, repository = Path(place).is_dir(), repository_of(place)
+        if not is_folder and (repository is None or "/" not in repository[0]):
+            raise SequenceError(
+                f"`place`={str(place)!r} is not a folder, and not called as a repository of the Hub is. Give the folder of a "
+                "conversion, or user/name.",
+                "empty",
+            )
+        root = str(place) if is_folder else f"hf://datasets/{place}"
         files, path = fsspec.url_to_fs(root)
         pattern = f"{split}-*.parquet" if split else "*.parquet"
-        found = sorted(files.glob(f"{escape(path)}/{pattern}") + files.glob(f"{escape(path)}/data/{pattern}"))
+        with reaching(Path(root) if is_folder else UrlPath(root)):
+            found = sorted(files.glob(f"{escape(path)}/{pattern}") + files.glob(f"{escape(path)}/data/{pattern}"))
         if not found:
             raise SequenceError(
                 f"`place`={str(place)!r} holds no {pattern}, expected Parquet files in it or in its folder `data`. Give the "
@@ -100,9 +109,11 @@ class _ParquetFile:
 
     def __init__(self, path: str):
         self.path = path
+        self.place = Path(path) if path.startswith("file:") else UrlPath(path)
         try:
-            # As fsspec's files read ahead, and pyarrow knows what it needs.
-            self.file = pq.ParquetFile(fsspec.open(path, "rb", cache_type="none").open())
+            with reaching(self.place):
+                # As fsspec's files read ahead, and pyarrow knows what it needs.
+                self.file = pq.ParquetFile(fsspec.open(path, "rb", cache_type="none").open())
         except pa.ArrowInvalid as error:
             raise SequenceError(
                 f"{path} is not a whole Parquet file ({error}). Download it again.", "missing_frame"
@@ -129,7 +140,10 @@ class _ParquetFile:
 
     def read_group(self, group: int) -> dict[str, pa.ChunkedArray]:
         try:
-            table = self.file.read_row_group(group, columns=list(_COLUMNS))
+            with reaching(self.place):
+                table = self.file.read_row_group(group, columns=list(_COLUMNS))
+        except ConnectionError:  # says nothing about the clips
+            raise
         except (pa.ArrowInvalid, OSError) as error:
             raise SequenceError(
                 f"{self.path}, row group {group} cannot be read ({error}). Download the file again.", "corrupt_image"

@@ -6,11 +6,13 @@ import zlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Features, IterableDataset, Value, interleave_datasets
+from datasets import DatasetInfo, Features, IterableDataset, Value, interleave_datasets
+from datasets.iterable_dataset import ExamplesIterable
 
 from .clip_sources import MAX_BAD_DRAWS, Clip, ClipSource
 from .errors import CAUSES, SequenceError, describe_causes
@@ -147,22 +149,19 @@ class PairStream(IterableDataset):
                 )
         self._reader, self._probabilities = reader, probabilities
         self._names = names or [""] * len(probabilities)
-        numbers = [
-            IterableDataset.from_generator(
-                _numbers,
-                features=_NUMBER,
-                # `datasets` shares lists out, here one element to each reader, and hands the rest to all.
-                gen_kwargs={
-                    "readers": list(range(num_readers)),
-                    "num_readers": num_readers,
-                    "source": index,
-                    "clips": source,
-                    "seed": reader.seed,
-                    "pairs_per_clip": reader.pairs_per_clip,
-                },
-            )
-            for index, source in enumerate(reader.sources)
-        ]
+        numbers = []
+        for index, source in enumerate(reader.sources):
+            # `datasets` shares lists out, here one element to each reader, and hands the rest to all.
+            shared = {
+                "readers": list(range(num_readers)),
+                "num_readers": num_readers,
+                "source": index,
+                "clips": source,
+                "seed": reader.seed,
+                "pairs_per_clip": reader.pairs_per_clip,
+            }
+            # `from_generator` would take a hash of all sequences first, minutes for a data set of images.
+            numbers.append(IterableDataset(ExamplesIterable(_numbers, shared), DatasetInfo(features=_NUMBER)))
         mixed = interleave_datasets(numbers, probabilities, seed=reader.seed) if len(numbers) > 1 else numbers[0]
         super().__init__(mixed.map(reader, with_indices=True, remove_columns=list(_NUMBER))._ex_iterable)
 
@@ -188,15 +187,17 @@ class PairStream(IterableDataset):
 
 def _numbers(
     readers: list[int], num_readers: int, source: int, clips: ClipSource, seed: int, pairs_per_clip: int
-) -> Iterator[dict[str, int]]:
-    """Numbers of the pairs of one reader: of every clip the first ones come while earlier clips are not yet over."""
+) -> Iterator[tuple[int, dict[str, int]]]:
+    """Numbers of the pairs of one reader, each with its place: of every clip the first ones come while earlier clips are not
+    yet over.
+    """
     (own,) = readers
     spacing = clips_apart(pairs_per_clip)
-    recent = deque(maxlen=(pairs_per_clip - 1) * spacing + 1)
+    recent, places = deque(maxlen=(pairs_per_clip - 1) * spacing + 1), count()
     for clip in clips.order(list(range(own, clips.num_shards, num_readers)), seed):
         recent.append(clip)
         for pair, (epoch, number) in enumerate(list(recent)[::-spacing]):
-            yield {"source": source, "epoch": epoch, "clip": number, "pair": pair}
+            yield next(places), {"source": source, "epoch": epoch, "clip": number, "pair": pair}
 
 
 def clips_apart(pairs_per_clip: int) -> int:

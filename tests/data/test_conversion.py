@@ -168,6 +168,19 @@ def test_a_data_set_that_changed_is_refused(root, tmp_path):
         convert(root, done.out)
 
 
+def test_an_annotation_that_changed_is_refused(root, tmp_path):
+    done = convert(root, tmp_path / "out")
+    for shard in done.out.glob("data/*"):
+        shard.unlink()
+    file = root / "walk4" / "groundtruth.txt"
+    before = file.read_text()
+    file.write_text(before.replace("12", "13"))
+    with pytest.raises(ConversionError, match="The annotation of walk4 is not what it was when"):
+        convert(root, done.out)
+    file.write_text(before)
+    assert convert(root, done.out).frames == done.frames
+
+
 def test_two_at_once_are_refused(root, tmp_path):
     (tmp_path / "out").mkdir()
     with (

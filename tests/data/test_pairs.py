@@ -77,6 +77,13 @@ def test_data_sets_in_their_own_layout(root):
         open_source(f"lasot:{root}")
 
 
+def test_as_many_may_be_broken_as_the_user_says(root):
+    (root / "walk0" / "groundtruth.txt").write_text("no rows")
+    with pytest.raises(SequenceError, match=r"1 of 4 sequences cannot be used .* where 1 % are allowed"):
+        open_source(str(root))
+    assert open_source(str(root), max_bad=0.3).left_out == {"bad_box": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

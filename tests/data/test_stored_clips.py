@@ -1,4 +1,5 @@
 import pickle
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -15,6 +16,7 @@ from ct_hf.data import (
     read_sequences,
     stored_clips,
 )
+from ct_hf.data.archives import UrlPath
 
 
 @pytest.fixture
@@ -165,3 +167,36 @@ def test_few_groups_are_kept_however_many_files_there_are(root, tmp_path):
         for group in clips.groups(shard):
             clips.read(group[0])
     assert 0 < stored_clips._read_group.cache_info().currsize <= 8
+
+
+@pytest.mark.parametrize("place", ["videos", "./nowhere", "a/b/c", "/data/clips"])
+def test_a_place_that_is_nothing(place):
+    with pytest.raises(SequenceError, match="is not a folder, and not called as a repository of the Hub is"):
+        StoredClips(place)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("110"), OSError("503 Server Error")])
+def test_a_hub_that_fails_is_not_taken_for_broken_data(stored, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    clips = StoredClips(stored)
+    (first, *_) = clips.groups(0)
+    file = stored_clips._ParquetFile(clips.paths[0])
+    monkeypatch.setattr(file, "file", SimpleNamespace(read_row_group=fail))
+    with pytest.raises(SequenceError, match="row group 0 cannot be read"):
+        file.read_group(0)
+    file.place = UrlPath("hf://datasets/user/clips/data/0.parquet")
+    with pytest.raises(ConnectionError, match="hf://datasets/user/clips/data/0.parquet cannot be reached"):
+        file.read_group(0)
+    assert len(first) > 0
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    def fail(*_):
+        raise OSError("nobody answers")
+
+    files = SimpleNamespace(glob=fail)
+    monkeypatch.setattr(stored_clips.fsspec, "url_to_fs", lambda root: (files, root))
+    with pytest.raises(ConnectionError, match="hf://datasets/user/clips cannot be reached"):
+        StoredClips("user/clips")

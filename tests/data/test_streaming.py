@@ -221,3 +221,21 @@ def test_real_sequences(stream, real_root, take):
     centers = np.stack([pair["search_boxes"][:2] for pair in pairs])
     assert (centers > 0).all() and (centers < 1).all()
     assert np.std([pair["search_pixel_values"].mean() for pair in pairs]) > 5
+
+
+def test_opening_a_stream_does_not_go_through_its_sequences(stream, sequences, take):
+    class Heavy(SequenceClips):
+        def __reduce__(self):
+            raise AssertionError("a hash was taken of all sequences")
+
+    pairs = stream(Heavy(sequences)).shared(2)
+    assert take(stream(Heavy(sequences)), 3) and pairs.num_shards == 2
+
+
+def test_an_error_in_a_worker_stays_one_of_the_data(stream, make_folder):
+    folder = make_folder()
+    for frame in folder.glob("*.jpg"):
+        frame.write_bytes(b"nonsense")
+    loader = DataLoader(stream([FolderSequence(folder)]), num_workers=1, collate_fn=TrackingCollator())
+    with pytest.raises(SequenceError, match="corrupt_image"):
+        next(iter(loader))

@@ -60,8 +60,8 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
         split: One of the layout's splits; by default the first of them.
         check: Whether to read every annotation and list all frames now, so that what is broken is reported at once
             (evaluation). Without, a stream of clips leaves broken sequences out and counts them. Published ground truth
-            holds a few boxes without area on visible frames, which toolkits count in their own ways: behind the first frame
-            they are kept and logged in all layouts but `folder`.
+            holds a few boxes without area in their visible frames, which toolkits count in their own ways: behind the first
+            frame they are kept and logged in all layouts but `folder`.
 
     Returns:
         The sequences, in the order of the official list or of their names.
@@ -117,7 +117,9 @@ def _check(sequences: list[FileSequence]) -> None:
             kept.append(sequence.where(row))
     if kept:
         logger.warning(
-            "%d boxes of visible targets have no area and are kept as published, the first in %s.", len(kept), kept[0]
+            "%d boxes of visible targets have no area in their frame and are kept as published, the first in %s.",
+            len(kept),
+            kept[0],
         )
 
 

@@ -45,7 +45,7 @@ class ImageNetVIDSequence(FileSequence):
 
     def list_frames(self) -> FramePaths:
         """See [`FileSequence`]."""
-        return numbered_frames(self.frames, self.first, len(self.boxes))
+        return numbered_frames(self.frames, self.first, len(self.boxes), spare=True)  # of other tracks of the video
 
 
 def _objects(file: Path) -> dict[str, tuple[list[float], bool]]:

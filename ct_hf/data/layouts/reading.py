@@ -1,5 +1,6 @@
 """Finding the parts of a data set below its root, with errors that say what was found in place of them."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from ..archives import AnyPath
 from ..errors import SequenceError
 from ..frames import FramePaths, image_names
 
+
+logger = logging.getLogger(__name__)
 
 _FROM_ONE = np.array([1, 1, 0, 0], dtype=np.float32)
 
@@ -71,7 +74,7 @@ def read_sentence(file: AnyPath) -> str | None:
     return lines[0].strip() if lines else None
 
 
-def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> FramePaths:
+def numbered_frames(folder: AnyPath, first: int, count: int | None = None, *, spare: bool = False) -> FramePaths:
     """Frames that are named by their number, padded with zeros or not.
 
     A frame missing in the middle is an error: all boxes behind it would belong to other frames.
@@ -79,7 +82,8 @@ def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> Fr
     Args:
         folder: The folder; files that are not images named by a number are passed over.
         first: Number of the first frame.
-        count: Number of frames, which may be fewer than there are; by default all from the first on.
+        count: Number of frames; by default all from the first on. More of them are passed over, with a warning.
+        spare: Whether frames beyond that belong to other sequences, so that nobody need be warned.
 
     Raises:
         SequenceError: The folder does not exist or is empty, a number is missing or there twice.
@@ -106,6 +110,10 @@ def numbered_frames(folder: AnyPath, first: int, count: int | None = None) -> Fr
                 f"{numbered[min(numbered)]} to {numbered[max(numbered)]}. Restore the frame, or remove the sequence.",
                 "missing_frame",
             )
+    if max(numbered) > last and not spare:
+        logger.warning(
+            "%s has frames up to %d, but rows up to %d only: the others are not used.", folder, max(numbered), last
+        )
     if min(numbered) < first and count is None:
         raise SequenceError(
             f"{folder} starts with frame {min(numbered)}, expected {first}. Remove what does not belong to the sequence.",

@@ -64,7 +64,8 @@ class UAV123Sequence(LayoutSequence):
     def list_frames(self) -> FramePaths:
         """See [`LayoutSequence`]."""
         video, first = self._place(len(self.boxes))
-        return numbered_frames(self.root / "data_seq" / "UAV123" / video, first, len(self.boxes))
+        folder, is_piece = self.root / "data_seq" / "UAV123" / video, video != self.name
+        return numbered_frames(folder, first, len(self.boxes), spare=is_piece)
 
     def _place(self, rows: int) -> tuple[str, int]:
         """Video and number of the first frame."""

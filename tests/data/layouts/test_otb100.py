@@ -102,3 +102,18 @@ def test_a_video_without_truth_costs_itself_alone(make_root, fails):
     assert len(crossing) == 8 and diving.name == "Diving"
     with fails("missing_ground_truth", root / "Diving"):
         _ = diving.visible
+
+
+def test_boxes_outside_the_frame(make_root, fails, caplog):
+    outside = (5000, 5000, 10, 10)
+    root = make_root("Crossing", files={"groundtruth_rect.txt": [*ROWS[:7], outside]})
+    (sequence,) = read_dataset("otb100", root)
+    assert sequence.check() == [7] and "1 boxes of visible targets have no area in their frame" in caplog.text
+    make_root("Crossing", files={"groundtruth_rect.txt": [outside, *ROWS[:7]]})
+    with fails("bad_box", "groundtruth_rect.txt, row 1", "reach into the frame of 64x48"):
+        read_dataset("otb100", root)
+
+
+def test_frames_without_rows_are_told(make_root, caplog):
+    (sequence,) = read_dataset("otb100", make_root("Crossing", numbers=range(1, 12)))
+    assert len(sequence.files) == 8 and "has frames up to 11, but rows up to 8 only" in caplog.text

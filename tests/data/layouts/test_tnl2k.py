@@ -76,6 +76,6 @@ def test_samples(samples, tmp_path, frames):
         copy.mkdir(parents=True)
         for name in ("groundtruth.txt", "language.txt"):
             (copy / name).symlink_to(path / name)
-        frames(copy / "imgs", range(len((path / "groundtruth.txt").read_text().splitlines())), size=(2, 2))
+        frames(copy / "imgs", range(len((path / "groundtruth.txt").read_text().splitlines())), size=(1280, 720))
     absent = {sequence.name: int((~sequence.visible).sum()) for sequence in read_dataset("tnl2k", tmp_path)}
     assert len(absent) == 3 and min(absent.values()) >= 0

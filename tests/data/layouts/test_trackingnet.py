@@ -81,6 +81,6 @@ def test_published_annotations(samples, tmp_path, frames):
     (tmp_path / "TRAIN_0").mkdir()
     (tmp_path / "TRAIN_0" / "anno").symlink_to(samples / "TrackingNet_annotations_only_real")
     for name, count in {"-3TIfnTSM6c_2": 480, "a1qoB1eERn0_0": 540, "a2-lZhKXx9E_0": 480}.items():
-        frames(tmp_path / "TRAIN_0" / "frames" / name, range(count), "{}.jpg", size=(2, 2))
+        frames(tmp_path / "TRAIN_0" / "frames" / name, range(count), "{}.jpg", size=(1280, 720))
     first, *_ = read_dataset("trackingnet", tmp_path, "train")
     assert first.boxes[3].tolist() == pytest.approx([-4.07, 96.34, 236.30, 172.80], abs=1e-4)

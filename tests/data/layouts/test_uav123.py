@@ -10,7 +10,7 @@ def make_root(tmp_path, frames, write):
     def make(name, rows, video, numbers):
         root = tmp_path / "UAV123"
         write(root / "anno" / "UAV123" / f"{name}.txt", rows)
-        frames(root / "data_seq" / "UAV123" / video, numbers, "{:06d}.jpg", size=(8, 6))
+        frames(root / "data_seq" / "UAV123" / video, numbers, "{:06d}.jpg", size=(1280, 720))
         return root
 
     return make
@@ -84,3 +84,11 @@ def test_pieces_that_no_video_has(make_root, fails):
     root = make_root("person8_3", [(1, 2, 3, 4)] * 3, "person8", range(1, 4))
     with fails("missing_frame", "person8_3.txt", "piece 3 of person8, which has 2"):
         read_dataset("uav123", root)
+
+
+def test_frames_of_other_pieces_are_not_told(make_root, caplog):
+    root = make_root("person8_2", [(1, 2, 3, 4)] * 151, "person8", range(1, 700))
+    (sequence,) = read_dataset("uav123", root)
+    assert len(sequence.files) == 151 and "frames up to" not in caplog.text
+    root = make_root("bike1", [(1, 2, 3, 4)] * 3, "bike1", range(1, 6))
+    assert len(read_dataset("uav123", root)[0].files) == 3 and "has frames up to 5, but rows up to 3" in caplog.text
