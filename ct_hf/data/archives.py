@@ -9,13 +9,16 @@ import os
 import posixpath
 import re
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+import numpy as np
 
 from .errors import SequenceError
 
@@ -167,25 +170,25 @@ class MemberPath(_PurePath):
 
     def is_file(self) -> bool:
         """See [`~pathlib.Path.is_file`]."""
-        return self.parent._has(self.name) and not self.is_dir()
+        return self._in_archive("is_file")
 
     def is_dir(self) -> bool:
         """See [`~pathlib.Path.is_dir`]."""
+        return self._in_archive("is_dir")
+
+    def _in_archive(self, question: str) -> bool:
         try:
-            return self.place in _opened(self.archive, os.getpid())[1]
+            return getattr(_opened(self.archive, os.getpid()), question)(self.place)
         except FileNotFoundError:
             return False
 
-    def _has(self, name: str) -> bool:
-        return self.is_dir() and name in _opened(self.archive, os.getpid())[1][self.place]
-
     def listdir(self) -> list[str]:
         """Names in a folder, in order."""
-        return sorted(_opened(self.archive, os.getpid())[1][self.place])
+        return _opened(self.archive, os.getpid()).listdir(self.place)
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         """The member's bytes, checked against the archive's checksum."""
-        members, _ = _opened(self.archive, os.getpid())
+        members = _opened(self.archive, os.getpid())
         try:
             with reaching(self.archive):
                 return io.BytesIO(members.read(self.place))
@@ -197,9 +200,77 @@ class MemberPath(_PurePath):
             ) from error
 
 
-@lru_cache(maxsize=16)
-def _opened(archive: Path | UrlPath, process: int) -> tuple[ZipFile, dict[str, set[str]]]:
-    """An open archive and the names in each of its folders; each process has its own, as a file has one position only."""
+class _Members:
+    """Members of an open archive, in some dozen bytes each where `zipfile` takes hundreds: a data set has millions of them.
+
+    Args:
+        archive: The archive, whose own list of them is emptied.
+    """
+
+    _ENTRY = np.dtype(
+        [
+            ("header_offset", np.int64),
+            ("compress_size", np.int64),
+            ("file_size", np.int64),
+            ("CRC", np.uint32),
+            ("flag_bits", np.uint16),
+            ("compress_type", np.uint16),
+        ]
+    )
+
+    def __init__(self, archive: ZipFile):
+        entries = sorted((_encoded(name), info) for name, info in archive.NameToInfo.items())
+        self._names = np.array([name for name, _ in entries], dtype=np.bytes_)
+        rows = [tuple(getattr(info, field) for field in self._ENTRY.names) for _, info in entries]
+        self._entries = np.array(rows, dtype=self._ENTRY)
+        archive.filelist.clear()
+        archive.NameToInfo.clear()
+        self._archive = archive
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _from(self, name: bytes) -> int:
+        return bisect_left(self._names, name)
+
+    def is_file(self, place: str) -> bool:
+        name = _encoded(place)
+        row = self._from(name)
+        return row < len(self) and self._names[row] == name
+
+    def is_dir(self, place: str) -> bool:
+        prefix = _encoded(f"{place}/" if place else "")
+        row = self._from(prefix)
+        return row < len(self) and self._names[row].startswith(prefix)
+
+    def listdir(self, place: str) -> list[str]:
+        """Names in a folder, in order."""
+        prefix = _encoded(f"{place}/" if place else "")
+        below = self._names[self._from(prefix) : self._from(prefix + b"\xff")].tolist()  # no letter's byte is as large
+        names = {name[len(prefix) :].partition(b"/")[0] for name in below}
+        return sorted(name.decode(errors="surrogateescape") for name in names if name)
+
+    def read(self, place: str) -> bytes:
+        """A member's bytes.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        if not self.is_file(place):
+            raise KeyError(place)
+        info = ZipInfo(place)
+        for field, value in zip(self._ENTRY.names, self._entries[self._from(_encoded(place))].item(), strict=True):
+            setattr(info, field, value)
+        return self._archive.read(info)
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
+
+
+@lru_cache(maxsize=128)
+def _opened(archive: Path | UrlPath, process: int) -> _Members:
+    """An open archive; each process has its own, as a file has one position only."""
     with reaching(archive):
         file = archive.open("rb")  # not closed: it stays open for the members that follow
         size = file.seek(0, os.SEEK_END)
@@ -215,7 +286,6 @@ def _opened(archive: Path | UrlPath, process: int) -> tuple[ZipFile, dict[str, s
             raise SequenceError(
                 f"{archive} is not a whole zip archive ({error}). Download it again.", "missing_frame"
             ) from error
-    folders: dict[str, set[str]] = {"": set()}
     for member in members.namelist():
         if re.match(r"[/\\]|[A-Za-z]:", member) or ".." in re.split(r"[/\\]", member):
             raise SequenceError(
@@ -223,15 +293,9 @@ def _opened(archive: Path | UrlPath, process: int) -> tuple[ZipFile, dict[str, s
                 "its authors.",
                 "missing_frame",
             )
-        parts = member.split("/")
-        for depth, part in enumerate(parts):
-            if part:
-                folders["/".join(parts[:depth])].add(part)
-            if depth < len(parts) - 1:
-                folders.setdefault("/".join(parts[: depth + 1]), set())
-    if not folders[""]:
+    if not members.namelist():
         raise SequenceError(f"{archive} is an archive of nothing. Download it again.", "empty")
-    return members, folders
+    return _Members(members)
 
 
 @contextmanager

@@ -207,3 +207,29 @@ def test_a_broken_line_is_not_a_broken_sequence(lasot, monkeypatch):
     monkeypatch.setattr(UrlPath, "open", lambda self, mode="rb": Torn(b"x" * 100))
     with pytest.raises(ConnectionError, match="dog.zip cannot be reached.*torn"):
         dog.frame_bytes(0)
+
+
+def test_archives_of_a_whole_data_set_are_opened_once(tmp_path, monkeypatch):
+    """LaSOT has 70, and shards take from all of them in turns."""
+    opened = []
+    original = zipfile.ZipFile
+    monkeypatch.setattr(archives, "ZipFile", lambda file: opened.append(file) or original(file))
+    paths = [MemberPath("", pack(tmp_path / f"{number}.zip", {"a/b.txt": b"%d" % number})) for number in range(70)]
+    for _ in range(3):
+        assert [int((path / "a" / "b.txt").read_bytes()) for path in paths] == list(range(70))
+    assert len(opened) == 70
+
+
+@pytest.mark.parametrize("name", ["a/1.jpg", "ä/ü.jpg", "a/" + 80 * "x" + ".jpg", "z.jpg"])
+def test_members_are_found_by_their_whole_name(tmp_path, name):
+    files = {name: b"it", "a/1.jpg2": b"longer", "a/1": b"shorter", "b/": b""}
+    root = MemberPath("", pack(tmp_path / "some.zip", files))
+    folder, _, last = name.rpartition("/")
+    place = root / folder / last if folder else root / last
+    assert place.is_file() and not place.is_dir() and place.read_bytes() == b"it"
+    assert last in (root / folder if folder else root).listdir()
+    assert (root / "b").is_dir() and (root / "b").listdir() == [] and not (root / "c").is_dir()
+    for wrong in (root / "a" / "1.jp", root / "a" / "2", root / "zz"):
+        assert not wrong.is_file()
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            wrong.read_bytes()
