@@ -51,8 +51,9 @@ class Augmentation:
         factors = rng.uniform(1 - self.brightness, 1 + self.brightness, len(templates) + len(searches))
         if gray:
             templates, searches = _grayscale(templates), _grayscale(searches)
-        templates = _brighten(templates, factors[: len(templates)])
-        searches = _brighten(searches, factors[len(templates) :])
+        tables = np.clip(np.rint(np.arange(256) * factors[:, None]), 0, 255).astype(np.uint8)
+        templates = _look_up(templates, tables[: len(templates)])
+        searches = _look_up(searches, tables[len(templates) :])
         if flip != template_flip:
             templates, template_boxes = _mirror(templates, template_boxes)
         if flip != search_flip:
@@ -66,8 +67,7 @@ def _grayscale(crops: np.ndarray) -> np.ndarray:
     return gray.round_().to(torch.uint8).unsqueeze(1).expand(crops.shape).numpy()
 
 
-def _brighten(crops: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    tables = np.clip(np.rint(np.arange(256) * factors[:, None]), 0, 255).astype(np.uint8)
+def _look_up(crops: np.ndarray, tables: np.ndarray) -> np.ndarray:
     # Indexing a table by bytes would turn them to integers of eight bytes first.
     changed = bytearray().join(crop.tobytes().translate(table) for table, crop in zip(tables, crops, strict=True))
     return np.frombuffer(changed, dtype=np.uint8).reshape(crops.shape)

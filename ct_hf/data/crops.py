@@ -19,7 +19,7 @@ def frame_pixels(frame: Image.Image) -> torch.Tensor:
         `(height, width, 4)` uint8, or `(height, width, 3)` of a copy; only to be read.
     """
     try:
-        pixels = pa.array(frame).flatten()
+        pixels = pa.array(frame).values
     except ValueError:  # more than 16 MB
         return torch.from_numpy(np.array(frame))
     return torch.from_dlpack(pixels).view(frame.height, frame.width, 4)

@@ -81,12 +81,12 @@ def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int] | None = 
         ValueError: the box is not four finite numbers, has no area, lies outside the frame or is far larger.
     """
     values = np.asarray(box, dtype=np.float64).reshape(-1)
-    if values.shape != (4,) or not np.isfinite(values).all():
+    if values.shape != (4,) or not all(map(math.isfinite, values.tolist())):
         raise ValueError(f"`box` must be four finite numbers x, y, width, height, got {box}.")
-    if (values[2:] <= 0).any() or values[2] * values[3] == 0:  # which underflows where both are almost 0
+    x, y, w, h = values.tolist()
+    if w <= 0 or h <= 0 or w * h == 0:  # which underflows where both are almost 0
         raise ValueError(f"`box` must have positive width and height, got {values.tolist()}.")
     if size is not None:
-        x, y, w, h = values
         if x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0:
             raise ValueError(f"`box` {values.tolist()} lies outside the frame of {size[0]}x{size[1]} pixels.")
         if w > MOST_FRAMES * size[0] or h > MOST_FRAMES * size[1]:
