@@ -21,8 +21,8 @@ setup: .venv/installed  ## Make .venv with everything the project needs, pinned
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 
-demo: setup  ## Compress the small teacher, show what it kept (some minutes on two cores)
-	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch
+demo: setup  ## Compress the small teacher, show what it kept (some minutes on two cores), on SEQUENCES=videos if given
+	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch $(if $(SEQUENCES),--eval $(SEQUENCES))
 
 test: setup  ## Run style checks and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
