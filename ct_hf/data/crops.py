@@ -1,4 +1,4 @@
-"""Training crops: the pixels that a tracker's own crops have, to one grey level, in a tenth of their time."""
+"""Training crops: the pixels that a tracker's own crops have, to one grey level, in a fourth to an eighth of their time."""
 
 import numpy as np
 import pyarrow as pa
