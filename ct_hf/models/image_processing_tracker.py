@@ -232,7 +232,7 @@ def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
     def weights(part: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         high_weight = torch.from_numpy(np.rint(part * np.float32(2048)).astype(np.int32))
         low_weight = torch.from_numpy(np.rint((np.float32(1) - part) * np.float32(2048)).astype(np.int32))
-        return low_weight.view(-1, 1), high_weight.view(-1, 1)
+        return low_weight, high_weight
 
     first, second = (torch.from_numpy(np.clip(low + step, 0, side - 1)) for step in (0, 1))
     pixels, upper, lower = torch.from_numpy(image), first, second
@@ -240,13 +240,14 @@ def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
         pixels = pixels.index_select(0, torch.cat([first, second]))
         upper, lower = torch.arange(2 * size).split(size)
     pixels = pixels.to(torch.int32)
-    low_weight, high_weight = weights(column_fraction)
-    columns = (pixels.index_select(1, first) * low_weight).add_(pixels.index_select(1, second) * high_weight)
-    columns = columns.bitwise_right_shift_(4)
-    low_weight, high_weight = (weight.unsqueeze(-1) for weight in weights(fraction))
-    rows = (columns.index_select(0, upper) * low_weight).bitwise_right_shift_(16)
-    rows += (columns.index_select(0, lower) * high_weight).bitwise_right_shift_(16)
-    return rows.add_(2).bitwise_right_shift_(2).to(torch.uint8).numpy()
+    # A weight for each value of a row, as torch multiplies whole rows four times as fast as pixels of three values.
+    low_weight, high_weight = (weight.repeat_interleave(3) for weight in weights(column_fraction))
+    left, right = (pixels.index_select(1, column).flatten(1) for column in (first, second))
+    columns = left.mul_(low_weight).add_(right.mul_(high_weight)).bitwise_right_shift_(4)
+    low_weight, high_weight = (weight.unsqueeze(1) for weight in weights(fraction))
+    rows = columns.index_select(0, upper).mul_(low_weight).bitwise_right_shift_(16)
+    rows += columns.index_select(0, lower).mul_(high_weight).bitwise_right_shift_(16)
+    return rows.add_(2).bitwise_right_shift_(2).to(torch.uint8).view(size, size, 3).numpy()
 
 
 def normalize_pixels(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
