@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .data import Sequence, SequenceError
+
 
 _SEQUENCES_A_PAIR = 4  # of so many sequences at most, pairs are drawn for a contact sheet
 
@@ -44,17 +46,32 @@ def show(args: argparse.Namespace) -> None:
     config = AutoConfig.from_pretrained(args.tracker) if args.tracker else OSTrackConfig()
     split = args.split or (LAYOUTS[args.layout].training_split if args.layout in LAYOUTS else None)
     sequences = read_dataset(args.layout, args.root, split, check=False)
-    # Some are enough for a picture, and the annotation of all may be behind a URL.
-    count = min(len(sequences), _SEQUENCES_A_PAIR * args.pairs)
-    chosen = np.random.default_rng(args.seed).choice(len(sequences), count, replace=False)
-    clips = SequenceClips([sequences[index] for index in sorted(chosen)], max_bad=1.0)  # what is broken is told below
+    drawn = _draw_sequences(sequences, _SEQUENCES_A_PAIR * args.pairs, args.seed)
+    clips = SequenceClips(drawn, max_bad=1.0)  # what is broken is told below
     sheet, skipped = draw_pairs(clips, PairSampler(config), seed=args.seed, num_pairs=args.pairs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out)
-    print(f"{args.pairs} pairs of {count} of {len(sequences)} sequences, saved to {args.out}")
+    print(f"{args.pairs} pairs of {len(drawn)} of {len(sequences)} sequences, saved to {args.out}")
     for what, causes in (("sequences", clips.left_out), ("draws", skipped)):
         if causes:
             print(f"{what} that could not be used: {describe_causes(causes)}", file=sys.stderr)
+
+
+def _draw_sequences(sequences: list[Sequence], count: int, seed: int) -> list[Sequence]:
+    """Sequences at random, as many as it takes to have `count` usable ones: the annotation of all may be behind a URL."""
+    from .data.clips import check_usable
+
+    drawn, usable = [], 0
+    for index in np.random.default_rng(seed).permutation(len(sequences)):
+        drawn.append(sequences[index])
+        try:
+            check_usable(sequences[index])
+        except SequenceError:  # counted with the clips
+            continue
+        usable += 1
+        if usable == count:
+            break
+    return drawn
 
 
 def add_data_commands(parser: argparse.ArgumentParser) -> None:
