@@ -13,7 +13,7 @@ from ct_hf.conversion.compresstracker import TABLE, VARIANTS, read_config
 from ct_hf.conversion.key_table import apply_key_table
 from ct_hf.models import OSTrackConfig, OSTrackModel
 
-from ..parity import fill_inputs, fill_weights, load_case
+from ..parity import assert_maps_close, fill_inputs, fill_weights, load_case
 from .checkpoints import save_original
 
 
@@ -66,7 +66,7 @@ def test_outputs(tiny, weights, training_weights, form, tmp_path):
             state = layer(state)
         tokens = model.layernorm(state.hidden_states)
     for name in ("score_map", "size_map", "offset_map", "pred_boxes"):
-        torch.testing.assert_close(output[name], recorded[name], atol=1e-5, rtol=0)
+        assert_maps_close(output[name], recorded[name])
     torch.testing.assert_close(model.locate(output)[0], recorded["hann_pred_boxes"], atol=1e-5, rtol=0)
     torch.testing.assert_close(tokens, recorded["tokens"], atol=2e-5, rtol=0)
 

@@ -7,7 +7,7 @@ from ct_hf.conversion import convert_checkpoint
 from ct_hf.conversion.ostrack import TABLE, VARIANTS, read_config
 from ct_hf.models import OSTrackConfig, OSTrackModel
 
-from ..parity import fill_inputs, fill_weights, load_case
+from ..parity import assert_maps_close, fill_inputs, fill_weights, load_case
 from .checkpoints import save_original
 
 
@@ -40,7 +40,7 @@ def test_maps(case):
     _, recorded, _, _, _, output = case
     for name in ("score_map", "size_map", "offset_map"):
         if name in recorded:
-            torch.testing.assert_close(output[name], recorded[name], atol=1e-5, rtol=0)
+            assert_maps_close(output[name], recorded[name])
     if "corner_maps" in recorded:
         maps = output.corner_logits.flatten(2).softmax(dim=2).view_as(recorded["corner_maps"])
         torch.testing.assert_close(maps, recorded["corner_maps"], atol=1e-5, rtol=0)
