@@ -320,9 +320,9 @@ def demo() -> Student:
     """What `make demo` makes of the shipped teacher; the figures are those of the README."""
     conditions = "cpu, float32, batch size 1, 1 thread, trackers in turns, clock: crop, forward pass and box of a frame that was decoded before"
     rows = [
-        ("teacher", 12, 2_390_885, 0.2559616, 67.071, 84.8, 81.4, 117.6),
-        ("student", 4, 1_067_877, 0.1044096, 63.241, 82.3, 76.3, 244.0),
-        ("from scratch", 4, 1_067_877, 0.1044096, 12.776, 16.1, 9.0, 226.7),
+        ("teacher", 12, 2_390_885, 0.2559616, 67.071, 84.8, 81.4, 117.581),
+        ("student", 4, 1_067_877, 0.1044096, 63.241, 82.3, 76.3, 244.029),
+        ("from scratch", 4, 1_067_877, 0.1044096, 12.776, 16.1, 9.0, 226.745),
     ]
     columns = ("name", "layers", "parameters", "gmacs", "auc", "precision", "norm_precision", "fps")
     return Student(

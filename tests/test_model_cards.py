@@ -231,6 +231,11 @@ def test_figures_of_the_demo_are_those_of_the_readme():
     )[1]
     readme = (ROOT / "README.md").read_text()
     assert table in readme
+    measured = json.loads((ROOT / "docs" / "results" / "demo.json").read_text())["demo"]["summary"]
+    for name in ("teacher", "student", "from_scratch"):
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| {name.replace('_', ' ')} ")]
+        assert f" {measured[name]['auc']:.1f} " in row and f" {measured[name]['fps']:.1f} " in row
+    assert f"{measured['retention']:.1f}" in table and f"{measured['speedup']:.2f}x" in table
     readme = " ".join(readme.split())
     limits = section(read("demo-student"), "Limits and biases")
     real = re.findall(r"\d+\.\d", re.search(r"real sequences(.*?) there\.", readme, flags=re.DOTALL)[1])
