@@ -107,3 +107,18 @@ def test_the_command_is_listed(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "compress" in capsys.readouterr().out
+
+
+def test_what_is_said_of_pairs_reaches_them(tiny_tracker, tmp_path, monkeypatch):
+    told = {}
+
+    def stream(*_, **options):
+        told.update(options)
+        raise ValueError("enough is known")
+
+    monkeypatch.setattr("ct_hf.cli_compress.stream_pairs", stream)
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    said = ["--center_jitter", "3.5", "--scale_jitter", "0.5", "--max_bad", "0.2", "--max_steps", "1", "--use_cpu"]
+    with pytest.raises(SystemExit):
+        main(["compress", "--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), *said])
+    assert (told["center_jitter"], told["scale_jitter"], told["max_bad"]) == (3.5, 0.5, 0.2)

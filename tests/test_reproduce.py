@@ -138,6 +138,8 @@ def test_tables_and_pictures_of_it(finished):
     for row in ("all three", "ground truth"):
         student = folder / "front" / row
         run_script("front.py", "--queue", queue, "--row", row, "--timed", 1, "--out", front, "--student", student)
+    again = run_script("front.py", "--queue", queue, "--row", "all three", "--timed", 1, "--out", front)
+    assert "all three is done." in again
     fronts = json.loads(front.read_text())
     assert list(fronts) == ["all three", "ground truth"]
     rows = fronts["all three"]["paths"]
@@ -173,13 +175,19 @@ def test_the_committed_queue_can_be_read():
 
 
 def test_a_run_judged_on_more_sets_is_done_and_on_fewer_is_not(tmp_path):
-    from experiments import Run, find_result, read_results
+    from experiments import Run, best_result, find_result, read_results
+    from tables import on_set
 
     result = {"settings": {"max_steps": 2}, "seed": 0, "auc": {"rendered": 1.0, "real": 2.0}}
     (tmp_path / "runs.jsonl").write_text(json.dumps(result) + "\n")
     results = read_results(tmp_path / "runs.jsonl")
     assert find_result(Run("row", {"max_steps": 2}, 0, ("rendered",)), results) == result
-    assert find_result(Run("row", {"max_steps": 2}, 0, ("rendered", "tuning")), results) is None
+    more = Run("row", {"max_steps": 2}, 0, ("rendered", "tuning"))
+    assert find_result(more, results) is None and best_result(more, results) == result, (
+        "to run again, but to show till then"
+    )
+    assert on_set(results, "real") == results and on_set(results, "tuning") == []
+    assert best_result(Run("row", {"max_steps": 2}, 0, ("tuning",)), results) is None
     assert find_result(Run("row", {"max_steps": 2}, 1, ("rendered",)), results) is None
     with open(tmp_path / "runs.jsonl", "a") as file:
         file.write('{"settings": {"max_st')
