@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,12 @@ def test_curves_show_mean_and_spread_over_seeds():
     low, high = bars.get_segments()[0][:, 1]
     assert high - low == pytest.approx(2 * 20 / 2**0.5)
     assert np.ptp(bars.get_segments()[1][:, 1]) == 0  # of one seed no spread is known
+
+
+def test_the_demo_takes_the_recipe_that_was_tuned_here(monkeypatch):
+    taken = {}
+    monkeypatch.setattr("ct_hf.cli_compress.main", lambda **recipe: taken.update(recipe))
+    runpy.run_path(str(REPRODUCE.parent / "compress.py"), run_name="__main__")
+    tuned = json.loads((REPRODUCE / "queue.json").read_text())["recipe"]
+    taken.pop("teacher")
+    assert taken == {name: tuned[name] for name in taken} and taken.keys() >= {"max_steps", "learning_rate"}
