@@ -1,8 +1,6 @@
 """The benchmarks run, and their baselines do what their names say."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,25 +16,18 @@ from ct_hf.data import procedural_sequences
 from ct_hf.evaluation.page import write_report
 
 from .compression.tiny import make_pairs
+from .scripts import run_here
 
 
-ROOT = Path(__file__).parents[1]
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
 def baselines(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import baselines
 
     return baselines
-
-
-def run_benchmark(name, *arguments):
-    command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return run.stdout
 
 
 def frame_with_patch(pixels, corner):
@@ -76,8 +67,14 @@ def test_baselines_command(tmp_path):
     OSTrackModel(OSTrackConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)).save_pretrained(
         tmp_path / "model"
     )
-    printed = run_benchmark(
-        "baselines.py", "--tracker", tmp_path / "model", "--procedural", 2, "--out", tmp_path / "out" / "table.json"
+    printed = run_here(
+        BENCHMARKS / "baselines.py",
+        "--tracker",
+        tmp_path / "model",
+        "--procedural",
+        2,
+        "--out",
+        tmp_path / "out" / "table.json",
     )
     rows = json.loads((tmp_path / "out" / "table.json").read_text())["procedural textures"]
     assert [row["name"] for row in rows][:4] == [
@@ -93,14 +90,14 @@ def test_baselines_and_others_beside_them_can_be_reported(tmp_path, tiny_tracker
     for name in ("model", "student"):
         tiny_tracker.save_pretrained(tmp_path / name)
     arguments = ["--tracker", tmp_path / "model", "--beside", tmp_path / "student", "--procedural", 2]
-    run_benchmark("baselines.py", *arguments, "--results", tmp_path / "results")
+    run_here(BENCHMARKS / "baselines.py", *arguments, "--results", tmp_path / "results")
     page = write_report([tmp_path / "results" / "procedural_textures"], tmp_path / "page.html").read_text()
     for name in ("tracker", "student", "static box", "cross-correlation", "tracker, wrong template"):
         assert f">{name}<" in page
 
 
 def test_pairs_command(tmp_path):
-    printed = run_benchmark("pairs.py", "--pairs", 12, "--turns", 1, "--out", tmp_path / "pairs.json")
+    printed = run_here(BENCHMARKS / "pairs.py", "--pairs", 12, "--turns", 1, "--out", tmp_path / "pairs.json")
     assert "rendered, textures" in printed
     assert json.loads((tmp_path / "pairs.json").read_text())["median"]["rendered, textures"] > 0
 
@@ -123,7 +120,7 @@ def test_data_command(tmp_path):
         960,
         720,
     ]
-    printed = run_benchmark("data.py", *sizes, "--out", tmp_path / "data.json")
+    printed = run_here(BENCHMARKS / "data.py", *sizes, "--out", tmp_path / "data.json")
     assert "Opening 3 x 2,500 annotations" in printed and "decoding" in printed
     figures = json.loads((tmp_path / "data.json").read_text())
     rates = {row["name"]: row["pairs_per_second"] for row in figures["rows"]}
@@ -138,7 +135,7 @@ def test_data_command(tmp_path):
 
 def test_tracking_measures_every_part(monkeypatch, tiny_tracker):
     """On a tiny tracker; nothing is said of how long anything takes."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import tracking
 
     row = {
@@ -157,7 +154,7 @@ def test_tracking_measures_every_part(monkeypatch, tiny_tracker):
 
 
 def test_tracking_measures_the_accuracy_of_both_types(monkeypatch, tiny_tracker):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import tracking
 
     accuracy = tracking.measure_accuracy(tiny_tracker, 1)
@@ -166,7 +163,7 @@ def test_tracking_measures_the_accuracy_of_both_types(monkeypatch, tiny_tracker)
 
 
 def test_forward_command_parses_what_to_compare(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import forward
 
     parsed = forward.Comparison.parse("odtrack/baseline,elimination_layers=[]:4,intermediate_size=768")
@@ -180,7 +177,7 @@ def test_forward_command_parses_what_to_compare(monkeypatch):
 
 
 def test_forward_measures_student_beside_teacher(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import forward
 
     sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
@@ -193,7 +190,7 @@ def test_forward_measures_student_beside_teacher(monkeypatch):
 
 
 def test_initialization_scales_and_averages_a_stage(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import initialization
 
     sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
@@ -220,7 +217,7 @@ def logged(step, iou, focal, rate):
 
 def test_training_curves_are_what_the_phases_logged(monkeypatch, tmp_path):
     """The last checkpoint of each phase, steps counted on, evaluations left out, and the mean over the window."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import training_curves
 
     first, second = tmp_path / "first", tmp_path / "second"
@@ -251,7 +248,7 @@ def test_training_curves_are_what_the_phases_logged(monkeypatch, tmp_path):
 
 @pytest.fixture
 def train_step(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     import train_step
 
     yield train_step

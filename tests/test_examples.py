@@ -15,14 +15,18 @@ from transformers import AutoModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
 
+from .scripts import run_here
+
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 VIDEOS = ROOT.parent / "shared" / "data" / "sequences"
 
 
-def run_example(name, *arguments):
+def launch_example(name, *arguments):
+    """As accelerate starts it, in processes of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", str(ROOT / "examples" / name)]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", str(EXAMPLES / name)]
     run = subprocess.run(
         [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600
     )
@@ -45,7 +49,7 @@ def compressed(teacher, tmp_path_factory):
     out = tmp_path_factory.mktemp("compress")
     arguments = ("--teacher", teacher, "--max-steps", 4, "--eval-sequences", 2, "--from_scratch")
     arguments = (*arguments, "--logging_steps", 2, "--output_dir", out)
-    return out, run_example("compress.py", *arguments)
+    return out, launch_example("compress.py", *arguments)
 
 
 def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads(compressed):
@@ -104,7 +108,7 @@ def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
     often = ("--eval_strategy", "steps", "--eval_steps", 1, "--load_best_model_at_end")
     best = ("--metric_for_best_model", "tracking_auc", "--save_total_limit", 1)
     arguments = ("--teacher", teacher, "--max-steps", 3, "--eval-sequences", 1, "--from_scratch")
-    run_example("compress.py", *arguments, *often, *best, "--output_dir", tmp_path)
+    run_here(EXAMPLES / "compress.py", *arguments, *often, *best, "--output_dir", tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, checkpoints in (("student", tmp_path), ("from_scratch", tmp_path / "from_scratch")):
         (checkpoint,) = checkpoints.glob("checkpoint-*")
@@ -120,7 +124,7 @@ def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
 
 
 def test_dry_run_trains_nothing(teacher, tmp_path):
-    printed = run_example("compress.py", "--teacher", teacher, "--dry-run", "--output_dir", tmp_path / "out")
+    printed = run_here(EXAMPLES / "compress.py", "--teacher", teacher, "--dry-run", "--output_dir", tmp_path / "out")
     for word in ("stage 0", "initialised from teacher layer", "parameters", "GMACs", "memory"):
         assert word in printed
     assert not (tmp_path / "out").exists()
@@ -136,7 +140,7 @@ def test_compress_on_real_video(teacher, tmp_path):
         (videos / name).symlink_to(VIDEOS / name)
     out = tmp_path / "out"
     arguments = ("--train", videos, "--eval", videos, "--num-stages", 3, "--max-steps", 3, "--output_dir", out)
-    run_example("compress.py", "--teacher", teacher, *arguments)
+    run_here(EXAMPLES / "compress.py", "--teacher", teacher, *arguments)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["sequences"] == 3
     assert summary["student"]["layers"] == 3
@@ -148,14 +152,14 @@ def test_compress_on_real_video(teacher, tmp_path):
 def test_train_teacher(tmp_path):
     out = tmp_path / "teacher"
     arguments = ("--max_steps", 2, "--per_device_train_batch_size", 4, "--num_hidden_layers", 2, "--hidden_size", 64)
-    printed = run_example("train_teacher.py", *arguments, "--eval_sequences", 1, "--output_dir", out)
+    printed = run_here(EXAMPLES / "train_teacher.py", *arguments, "--eval_sequences", 1, "--output_dir", out)
     assert "textures: 1 sequences" in printed
     assert (out / "model.safetensors").is_file()
 
 
 def test_a_new_teacher_compares_from_the_first_step(monkeypatch):
     """Search tokens look at the template tokens that show the same, which the usual initialisation does not make them do."""
-    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.syspath_prepend(EXAMPLES)
     import train_teacher
 
     torch.manual_seed(0)
@@ -178,7 +182,7 @@ def test_a_new_teacher_compares_from_the_first_step(monkeypatch):
 
 
 def test_collect_photographs_keeps_the_largest_of_each_picture_and_the_copyright(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.syspath_prepend(EXAMPLES)
     import collect_photographs
 
     def pretend(command, **options):
@@ -208,7 +212,7 @@ def test_collect_photographs_keeps_the_largest_of_each_picture_and_the_copyright
         assert image.mode == "RGBA"
 
 
-CONFIGS = sorted((ROOT / "examples" / "accelerate_configs").glob("*.yaml"))
+CONFIGS = sorted((EXAMPLES / "accelerate_configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -225,7 +229,7 @@ def test_every_kind_of_machine_has_a_configuration():
 
 
 def test_hub_roundtrip_compares_both_ways_of_loading(compressed, monkeypatch, capfd):
-    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.syspath_prepend(EXAMPLES)
     import hub_roundtrip
 
     assert hub_roundtrip.main([str(compressed[0])]) == 0

@@ -19,9 +19,11 @@ from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.compression import CompressionArguments, MixedTracker
 
 from .compression.tiny import make_batch, make_student, make_tracker
+from .scripts import run_here
 
 
 REPRODUCE = Path(__file__).parents[1] / "examples" / "reproduce"
+RUN, FRONT = REPRODUCE / "run.py", REPRODUCE / "front.py"
 
 ROWS = {
     "from scratch": {"student": "scratch"},
@@ -54,8 +56,9 @@ def write_queue(path, teacher="nobody", rows=ROWS, seeds=(0,), **table):
     return path
 
 
-def run_script(name, *arguments):
-    command = [sys.executable, str(REPRODUCE / name), *map(str, arguments)]
+def run_queue(*arguments):
+    """In a process of its own: it starts others, which import the script that they were started from."""
+    command = [sys.executable, str(RUN), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
@@ -71,7 +74,7 @@ def finished(tmp_path_factory):
         folder / "teacher"
     )
     queue = write_queue(folder / "queue.json", folder / "teacher")
-    printed = run_script("run.py", "--queue", queue, "--out", folder / "results", "--logs", folder / "logs")
+    printed = run_queue("--queue", queue, "--out", folder / "results", "--logs", folder / "logs")
     return folder, queue, printed
 
 
@@ -108,14 +111,14 @@ def test_every_switch_changes_the_training(finished, tmp_path):
 def test_what_is_done_is_not_run_again(finished):
     folder, queue, _ = finished
     before = (folder / "results" / "runs.jsonl").read_text()
-    printed = run_script("run.py", "--queue", queue, "--out", folder / "results", "--logs", folder / "logs")
+    printed = run_here(RUN, "--queue", queue, "--out", folder / "results", "--logs", folder / "logs")
     assert "6 of 6 runs are done." in printed
     assert (folder / "results" / "runs.jsonl").read_text() == before
 
 
 def test_no_run_begins_when_the_time_is_over(finished, tmp_path):
     _, queue, _ = finished
-    printed = run_script("run.py", "--queue", queue, "--out", tmp_path, "--logs", tmp_path, "--minutes", 0)
+    printed = run_here(RUN, "--queue", queue, "--out", tmp_path, "--logs", tmp_path, "--minutes", 0)
     assert "6 runs are left" in printed
     assert not (tmp_path / "runs.jsonl").exists()
 
@@ -128,7 +131,7 @@ def test_a_run_that_fails_does_not_cost_the_others(finished, tmp_path):
     with pytest.raises(
         AssertionError, match="1 runs failed; they are tried again next time. The first: broken, seed 0"
     ):
-        run_script("run.py", *arguments)
+        run_queue(*arguments)
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == ["teacher", "all three"]
 
@@ -138,15 +141,15 @@ def test_tables_and_pictures_of_it(finished):
     front = folder / "results" / "front.json"
     for row in ("all three", "ground truth"):
         student = folder / "front" / row
-        run_script("front.py", "--queue", queue, "--row", row, "--timed", 1, "--out", front, "--student", student)
-    again = run_script("front.py", "--queue", queue, "--row", "all three", "--timed", 1, "--out", front)
+        run_here(FRONT, "--queue", queue, "--row", row, "--timed", 1, "--out", front, "--student", student)
+    again = run_here(FRONT, "--queue", queue, "--row", "all three", "--timed", 1, "--out", front)
     assert "all three is done." in again
     fronts = json.loads(front.read_text())
     assert list(fronts) == ["all three", "ground truth"]
     rows = fronts["all three"]["paths"]
     assert [row["path"] for row in rows] == ["TT", "TS", "ST", "SS"]
     assert [row["layers"] for row in rows] == [4, 3, 3, 2]
-    text = run_script("tables.py", "--queue", queue, "--results", folder / "results")
+    text = run_here(REPRODUCE / "tables.py", "--queue", queue, "--results", folder / "results")
     assert (folder / "results" / "README.md").read_text().strip() == text.strip()
     (line,) = [line for line in text.splitlines() if line.startswith("| ground truth")]
     results = {

@@ -1,0 +1,21 @@
+"""Scripts of the project, run as their users run them."""
+
+import io
+import runpy
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+
+
+def run_here(script: Path, *arguments: object) -> str:
+    """Run a script in this process, which costs a part of what another process takes to import torch; return what it prints."""
+    printed = io.StringIO()
+    argv = [str(script), *map(str, arguments)]
+    with (
+        patch.object(sys, "argv", argv),
+        patch.object(sys, "path", [str(script.parent), *sys.path]),
+        redirect_stdout(printed),
+    ):
+        runpy.run_path(str(script), run_name="__main__")
+    return printed.getvalue()
