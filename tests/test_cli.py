@@ -293,7 +293,7 @@ def test_track_that_is_interrupted_leaves_what_it_has(trackers, video, tmp_path,
 )
 def test_track_refuses(trackers, video, tmp_path, arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read when it is imported
     arguments = [part.format(video=video) for part in arguments]
     defaults = {"--box": "10,20,16,16", "--tracker": str(trackers / "first")}
     for name, value in defaults.items():
