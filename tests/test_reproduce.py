@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -297,9 +296,15 @@ def test_curves_show_mean_and_spread_over_seeds():
 
 
 def test_the_demo_takes_the_recipe_that_was_tuned_here(monkeypatch):
+    from ct_hf.cli_compress import build_parser
+
     taken = {}
     monkeypatch.setattr("ct_hf.cli_compress.main", lambda **recipe: taken.update(recipe))
-    runpy.run_path(str(REPRODUCE.parent / "compress.py"), run_name="__main__")
+    run_here(REPRODUCE.parent / "compress.py")
+    parser = build_parser()
+    parser.set_defaults(**taken)
+    script, args = parser.parse_args_into_dataclasses([])
     tuned = json.loads((REPRODUCE / "queue.json").read_text())["recipe"]
-    taken.pop("teacher")
-    assert taken == {name: tuned[name] for name in taken} and taken.keys() >= {"max_steps", "learning_rate"}
+    layers = json.loads((Path(script.teacher) / "config.json").read_text())["num_hidden_layers"]
+    assert tuned.pop("num_stages") == layers // 3 and args.num_stages is None, "a third of the layers by default"
+    assert {name: getattr(args, name) for name in tuned} == tuned

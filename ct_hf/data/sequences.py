@@ -262,7 +262,7 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
     if not sequences:
         raise SequenceError(
             f"`root`={str(root)!r} holds no sequences. Expected folders with images and a {GROUND_TRUTH}, or one such "
-            "folder itself. Data sets in their own layouts are read by `read_dataset` and `ct-hf evaluate --dataset`.",
+            "folder itself. Data sets in their own layouts have readers of their own, see docs/datasets.md.",
             "empty",
         )
     if check:

@@ -43,7 +43,7 @@ def test_folder_that_does_not_exist(tmp_path, fails):
 def test_folder_without_sequences(tmp_path, fails):
     (tmp_path / "notes.txt").write_text("nothing here")
     (tmp_path / "empty").mkdir()
-    with fails("empty", tmp_path, "no sequences"):
+    with fails("empty", tmp_path, "no sequences", "docs/datasets.md"):
         read_sequences(tmp_path)
 
 
