@@ -48,6 +48,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Track annotated sequences with one or several trackers and print their figures."""
     from .data.layouts import LAYOUTS, read_dataset, which_split
     from .evaluation import DatasetEvaluation, comparison_table, evaluate_trackers
+    from .evaluation.results import without_nan
 
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.out:
         print(f"saved to {args.out}", file=sys.stderr)
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        args.json.write_text(json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n")
 
 
 def push(args: argparse.Namespace) -> None:

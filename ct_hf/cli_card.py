@@ -1,13 +1,10 @@
 """The card that `ct-hf compress` writes: what the run was, in words."""
 
-import os
-import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import ModelCard
 
 from .compression import InitializationReport, StagePlan, stage_table
@@ -69,7 +66,6 @@ def describe_run(
         about="The configuration keeps the whole record of the compression, as `model.config.compression`.",
         results=rows,
         evaluated_on=f"{num_sequences} {judged_on}",
-        hardware=_hardware(rows),
         training=training_rows(record),
         command=public_command(argv, num_processes),
         notes="\n\n".join(notes),
@@ -138,13 +134,6 @@ def find_license(tracker: str) -> str:
     except (OSError, ValueError):  # there is no card, it cannot be had now, or its head is no YAML
         return "unknown"
     return license if isinstance(license, str) and license != "other" else "unknown"
-
-
-def _hardware(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the trackers ran on."""
-    if "cuda" in str(rows[0].get("conditions")):
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} processor, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _rendered(record: Mapping[str, Any]) -> bool:

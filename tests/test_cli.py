@@ -13,11 +13,13 @@ from transformers import AutoModel, ViTConfig, ViTModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
 from ct_hf.cli import main
+from ct_hf.evaluation.hardware import describe_device
 from ct_hf.tracking import VideoWriter, open_video
 
 from .parity import fill_weights, load_case
 
 
+HERE = describe_device(torch.device("cpu"))
 TINY = {
     "template_size": 32,
     "search_size": 64,
@@ -80,7 +82,7 @@ def test_evaluate_keeps_boxes_and_goes_on_from_them(trackers, sequences, tmp_pat
     arguments += ["--out", str(tmp_path / "results"), "--protocol", "otb", "--batch-size", "2"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "FPS: cpu, float32, batch size 2, " in printed and "crop, forward pass and box" in printed
+    assert f"FPS: {HERE}, float32, batch size 2, " in printed and "crop, forward pass and box" in printed
     content = json.loads((tmp_path / "results" / "results.json").read_text())
     assert content["protocol"] == "otb" and content["trackers"][0]["speed"]["batch_size"] == 2
     boxes = tmp_path / "results" / "first" / "square1.txt"
@@ -103,7 +105,7 @@ def test_evaluate_shows_a_dash_for_a_speed_that_is_not_known(trackers, sequences
     printed = capsys.readouterr().out
     first, second = (line.strip("| ") for line in printed.splitlines()[2:4])
     assert first.startswith("first ") and first.endswith(" -") and second.startswith("second ")
-    assert "Speed-up" not in printed and printed.count("FPS: cpu, float32, batch size 2, ") == 1
+    assert "Speed-up" not in printed and printed.count(f"FPS: {HERE}, float32, batch size 2, ") == 1
     figures = json.loads((tmp_path / "figures.json").read_text())["trackers"]
     assert figures[0]["fps"] is None and second.endswith(f" {figures[1]['fps']:.1f}")
     (tmp_path / "second" / "square1.txt").unlink()

@@ -39,7 +39,8 @@ def cut_crop(window: CropWindow, pixels: torch.Tensor) -> np.ndarray:
     left, top, right, bottom = window.inside((width, height))
     region = pixels[top:bottom, left:right]
     if region.shape[:2] != (window.size, window.size):
-        whole = torch.zeros(window.size, window.size, channels, dtype=torch.uint8)
+        # Zeros by NumPy take memory only where something is put: a window may be many times the frame.
+        whole = torch.from_numpy(np.zeros((window.size, window.size, channels), dtype=np.uint8))
         top, left = top - window.top, left - window.left
         whole[top : top + region.shape[0], left : left + region.shape[1]] = region
         region = whole

@@ -3,19 +3,32 @@
 import io
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .archives import AnyPath
 from .errors import SequenceError
 
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation; from 5 on, width and height change places."""
+_TURNS_ON_SIDE = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 _EVERY_DIGIT_0 = bytes.maketrans(b"123456789", b"0" * 9)
 
@@ -79,7 +92,7 @@ def _natural_order(name: str) -> list[tuple[int, str]]:
 
 
 def decode_frame(data: bytes, where: str, reduction: int = 1) -> Image.Image:
-    """Decodes an image file to RGB.
+    """Decodes an image file to RGB, turned as its EXIF orientation says.
 
     Args:
         data: Content of a JPEG or PNG file.
@@ -96,10 +109,31 @@ def decode_frame(data: bytes, where: str, reduction: int = 1) -> Image.Image:
         if 1 < reduction <= min(image.size):
             image.draft(None, (image.width // reduction, image.height // reduction))
         image.load()
-        if image.mode.startswith("I;16"):  # the upper byte, as OpenCV takes it; Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = image if image.mode == "RGB" else image.convert("RGB")
-        return image if image.size == size else image.reduce(reduction)
+        turn, image = _turn(image), to_rgb(image)
+        image = image if image.size == size else image.reduce(reduction)
+        return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Image of mode RGB; of 16 bits the upper byte, as OpenCV takes it, where Pillow would clip at 255."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image once it is turned as [`decode_frame`] turns it."""
+    return image.size[::-1] if _turn(image) in _TURNS_ON_SIDE else image.size
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn an image as viewers show it and as OpenCV reads it, by its EXIF tag; a broken one says nothing."""
+    if "exif" not in image.info:
+        return None
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except (struct.error, KeyError, SyntaxError, TypeError, ValueError):
+        return None
 
 
 def reduced_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
@@ -118,7 +152,7 @@ def frame_size(data: bytes, where: str) -> tuple[int, int]:
         SequenceError: The image is corrupt or truncated.
     """
     with _readable(where), Image.open(io.BytesIO(data)) as image:
-        size = image.size
+        size = upright_size(image)
         image.draft("L", (1, 1))  # a JPEG is read whole, but only a small picture is computed
         image.load()
         return size

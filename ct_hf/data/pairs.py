@@ -7,6 +7,7 @@ from ..models.configuration_tracker import TrackerConfig
 from ..names import public_name
 from .augmentation import Augmentation
 from .clip_sources import ClipSource, RenderedClips, SequenceClips
+from .errors import SequenceError
 from .layouts import LAYOUTS, read_dataset
 from .procedural import ProceduralWorld
 from .sampling import PairSampler
@@ -117,6 +118,10 @@ def open_source(place: str, num_shards: int = 8, max_bad: float = 0.01) -> ClipS
         and not any(folder.glob("data/*.parquet"))
     ):
         sequences = read_sequences(folder, check=False)
+    elif colon and not folder.is_dir() and not root.startswith("//"):
+        raise SequenceError(
+            f"`place`={place!r}: {layout} is no layout, expected one of {', '.join(LAYOUTS)}.", "empty"
+        )
     else:
         return StoredClips(place)
     return SequenceClips(sequences, num_shards=num_shards, max_bad=max_bad)

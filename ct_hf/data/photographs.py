@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .frames import to_rgb
 from .textures import ProceduralTextures, TextureSource
 
 
@@ -158,7 +159,7 @@ def _read(file: Path) -> Image.Image:
         if min(image.size) < _SMALLEST:
             raise ValueError(f"it is of {image.width}x{image.height} pixels, expected at least {_SMALLEST}")
         clear = "A" in image.getbands() or "transparency" in image.info
-        image = image.convert("RGBA" if clear else "RGB")
+        image = image.convert("RGBA") if clear else to_rgb(image.copy())
         image.thumbnail((_LARGEST, _LARGEST), reducing_gap=2)
     if not clear:
         return image

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..models.image_processing_tracker import MOST_FRAMES
 from .annotation import check_box, check_length, read_flags, read_rows
 from .archives import AnyPath
 from .errors import SequenceError
-from .frames import FramePaths, decode_frame, image_names, reduced_size, sorted_frames
+from .frames import FramePaths, decode_frame, image_names, reduced_size, sorted_frames, upright_size
 
 
 GROUND_TRUTH = "groundtruth.txt"
@@ -112,7 +113,7 @@ class FileSequence(Sequence):
         """Width and height of the first frame in pixels, read from the head of its file."""
         try:
             with self.files[0].open("rb") as file, Image.open(file) as image:
-                return image.size
+                return upright_size(image)
         except ConnectionError:
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -162,7 +163,8 @@ class FileSequence(Sequence):
         """Reads the annotation and compares it with the frames.
 
         Returns:
-            Frames whose target is visible but has no box of positive size that reaches into the frame.
+            Frames whose target is visible but has no box of positive size, at most some times the frame's, that reaches
+            into the frame.
 
         Raises:
             SequenceError: Something is missing or broken, or there are not as many frames as boxes.
@@ -173,13 +175,14 @@ class FileSequence(Sequence):
         usable = np.isfinite(self.boxes).all(axis=1) & (sizes > 0).all(axis=1)
         _ = self.files  # lists and counts them
         usable &= (corners < self.size).all(axis=1) & (corners + sizes > 0).all(axis=1)
+        usable &= (sizes <= MOST_FRAMES * np.array(self.size)).all(axis=1)
         return np.flatnonzero(self.visible & ~usable).tolist()
 
     def bad_box(self, index: int) -> SequenceError:
         """Error that names the box of a frame."""
         return SequenceError(
             f"{self.where(index)}: got {self.boxes[index].tolist()}, expected four finite numbers with positive width and "
-            f"height that reach into the frame of {self.size[0]}x{self.size[1]} pixels, or four NaN where the target is absent.",
+            f"height, at most {MOST_FRAMES} times the frame's, that reach into the frame of {self.size[0]}x{self.size[1]} pixels, or four NaN where the target is absent.",
             "bad_box",
         )
 
@@ -258,7 +261,7 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
     if _is_sequence(root):
         sequences = [FolderSequence(root)]
     else:
-        sequences = [FolderSequence(path) for path in sorted(root.iterdir()) if path.is_dir() and _is_sequence(path)]
+        sequences = [FolderSequence(path) for path in sorted(root.iterdir()) if _is_sequence(path)]
     if not sequences:
         raise SequenceError(
             f"`root`={str(root)!r} holds no sequences. Expected folders with images and a {GROUND_TRUTH}, or one such "
@@ -274,4 +277,6 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
 
 def _is_sequence(path: Path) -> bool:
     """Whether a folder holds ground truth or frames: one without the other is a broken sequence, not another folder."""
+    if path.name.startswith(".") or not path.is_dir():  # what a viewer of images keeps beside them
+        return False
     return (path / GROUND_TRUTH).exists() or bool(image_names(path))

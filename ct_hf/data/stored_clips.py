@@ -56,8 +56,13 @@ class StoredClips(FiniteClips):
         root = str(place) if is_folder else f"hf://datasets/{place}"
         files, path = fsspec.url_to_fs(root)
         pattern = f"{split}-*.parquet" if split else "*.parquet"
-        with reaching(Path(root) if is_folder else UrlPath(root)):
-            found = sorted(files.glob(f"{escape(path)}/{pattern}") + files.glob(f"{escape(path)}/data/{pattern}"))
+        try:
+            with reaching(Path(root) if is_folder else UrlPath(root)):
+                found = sorted(files.glob(f"{escape(path)}/{pattern}") + files.glob(f"{escape(path)}/data/{pattern}"))
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"`place`={str(place)!r} is not a folder here, so a repository is meant: {error}"
+            ) from error
         if not found:
             raise SequenceError(
                 f"`place`={str(place)!r} holds no {pattern}, expected Parquet files in it or in its folder `data`. Give the "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import DatasetInfo, Features, IterableDataset, Value, interleave_datasets
+from datasets import DatasetInfo, Features, IterableDataset, Value
 from datasets.iterable_dataset import ExamplesIterable
 
 from .clip_sources import MAX_BAD_DRAWS, Clip, ClipSource
@@ -149,21 +149,18 @@ class PairStream(IterableDataset):
                 )
         self._reader, self._probabilities = reader, probabilities
         self._names = names or [""] * len(probabilities)
-        numbers = []
-        for index, source in enumerate(reader.sources):
-            # `datasets` shares lists out, here one element to each reader, and hands the rest to all.
-            shared = {
-                "readers": list(range(num_readers)),
-                "num_readers": num_readers,
-                "source": index,
-                "clips": source,
-                "seed": reader.seed,
-                "pairs_per_clip": reader.pairs_per_clip,
-            }
-            # `from_generator` would take a hash of all sequences first, minutes for a data set of images.
-            numbers.append(IterableDataset(ExamplesIterable(_numbers, shared), DatasetInfo(features=_NUMBER)))
-        mixed = interleave_datasets(numbers, probabilities, seed=reader.seed) if len(numbers) > 1 else numbers[0]
-        super().__init__(mixed.map(reader, with_indices=True, remove_columns=list(_NUMBER))._ex_iterable)
+        # `datasets` shares lists out, here one element to each reader, and hands the rest to all.
+        shared = {
+            "readers": list(range(num_readers)),
+            "num_readers": num_readers,
+            "sources": tuple(reader.sources),
+            "probabilities": tuple(probabilities),
+            "seed": reader.seed,
+            "pairs_per_clip": reader.pairs_per_clip,
+        }
+        # `from_generator` would take a hash of all sequences first, minutes for a data set of images.
+        numbers = IterableDataset(ExamplesIterable(_mixed, shared), DatasetInfo(features=_NUMBER))
+        super().__init__(numbers.map(reader, with_indices=True, remove_columns=list(_NUMBER))._ex_iterable)
 
     def shared(self, num_readers: int, batches_before: int = 0, batch_size: int = 0) -> PairStream:
         """The stream for some readers, who go on after batches that come as rows without pixels, and cost nothing.
@@ -185,19 +182,36 @@ class PairStream(IterableDataset):
         ]
 
 
-def _numbers(
-    readers: list[int], num_readers: int, source: int, clips: ClipSource, seed: int, pairs_per_clip: int
+def _mixed(
+    readers: list[int],
+    num_readers: int,
+    sources: tuple[ClipSource, ...],
+    probabilities: tuple[float, ...],
+    seed: int,
+    pairs_per_clip: int,
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    """Numbers of the pairs of one reader, each with its place: of every clip the first ones come while earlier clips are not
-    yet over.
+    """Numbers of the pairs of one reader, each with its place. Each reader draws sources of its own, or all processes would
+    read the same data set at a time, and the mixture of a batch of all of them would vary as that of one.
     """
     (own,) = readers
+    numbers = [
+        _numbers(source, clips.order(list(range(own, clips.num_shards, num_readers)), seed), pairs_per_clip)
+        for source, clips in enumerate(sources)
+    ]
+    rng = np.random.default_rng([seed, own])
+    for place in count():
+        source = rng.choice(len(numbers), p=probabilities) if len(numbers) > 1 else 0
+        yield place, next(numbers[source])
+
+
+def _numbers(source: int, order: Iterator[tuple[int, int]], pairs_per_clip: int) -> Iterator[dict[str, int]]:
+    """Numbers of the pairs of a source: of every clip the first ones come while earlier clips are not yet over."""
     spacing = clips_apart(pairs_per_clip)
-    recent, places = deque(maxlen=(pairs_per_clip - 1) * spacing + 1), count()
-    for clip in clips.order(list(range(own, clips.num_shards, num_readers)), seed):
+    recent = deque(maxlen=(pairs_per_clip - 1) * spacing + 1)
+    for clip in order:
         recent.append(clip)
         for pair, (epoch, number) in enumerate(list(recent)[::-spacing]):
-            yield next(places), {"source": source, "epoch": epoch, "clip": number, "pair": pair}
+            yield {"source": source, "epoch": epoch, "clip": number, "pair": pair}
 
 
 def clips_apart(pairs_per_clip: int) -> int:

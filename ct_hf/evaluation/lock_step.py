@@ -119,7 +119,7 @@ def _run_batch(name: str, model: PreTrainedTracker, sequences: list[Sequence], b
         bar.set_description(f"{name} on {lanes[0].sequence.name}{f' and {len(lanes) - 1} more' * (len(lanes) > 1)}")
         frames = [lane.next_frame() for lane in lanes]
         start = time.perf_counter()
-        tracks = _update(lanes, frames)
+        tracks = _update(name, lanes, frames)
         seconds = (time.perf_counter() - start) / len(lanes)
         for lane, track in zip(lanes, tracks, strict=True):
             lane.boxes.append(track.box)
@@ -129,7 +129,7 @@ def _run_batch(name: str, model: PreTrainedTracker, sequences: list[Sequence], b
         lanes = [lane for lane in lanes if len(lane.boxes) < len(lane.sequence)]
 
 
-def _update(lanes: list[_Lane], frames: list[Image.Image]) -> list[Track]:
+def _update(tracker: str, lanes: list[_Lane], frames: list[Image.Image]) -> list[Track]:
     sessions = [lane.session for lane in lanes]
     try:
         if len(lanes) > 1 and isinstance(sessions[0], TrackingSession):
@@ -143,7 +143,7 @@ def _update(lanes: list[_Lane], frames: list[Image.Image]) -> list[Track]:
         return tracks
     except PredictionError as error:
         name = next(lane.sequence.name for lane in lanes if lane.session is error.session)
-        raise PredictionError(f"Sequence {name}: {error}", error.session) from error
+        raise PredictionError(f"Tracker {tracker}, sequence {name}: {error}", error.session) from error
 
 
 __all__ = ["Run", "run_trackers"]

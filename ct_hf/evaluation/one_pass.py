@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..models.cost import count_parameters
+from .hardware import describe_device
 from .lock_step import run_trackers
 from .protocols import Protocol, check_protocol, score_sequences
 from .results import Speed
@@ -71,7 +72,7 @@ class EvaluationResult:
     protocol: Protocol
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures without the predicted boxes, ready for JSON."""
+        """Figures without the predicted boxes, in plain types; NaN where there is none."""
         return {
             "sequences": self.num_sequences,
             "protocol": self.protocol,
@@ -106,6 +107,12 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
             raise ValueError(
                 f"Sequence {sequence.name} does not show its target in frame 0, where a tracker has to start. Cut the "
                 "frames before the first visible one."
+            )
+        if protocol in ("otb", "lasot") and sequence.annotated and np.isnan(sequence.boxes).any():
+            frame = int(np.argmax(np.isnan(sequence.boxes).any(axis=1)))
+            raise ValueError(
+                f"Sequence {sequence.name} has no box in frame {frame}, but protocol `{protocol}` takes no NaN. Give "
+                "`protocol='visible'`, or `'uav'` for the rules of UAV123."
             )
 
 
@@ -142,9 +149,8 @@ def protocol_arguments(sequences: list[Sequence], protocol: Protocol) -> dict[st
 
 def speed_conditions(model: PreTrainedTracker, batch_size: int, num_processes: int = 1) -> dict[str, Any]:
     """Fields of [`Speed`] but the speed itself, for a tracker that is about to run here."""
-    device = str(device_of(model))
     return {
-        "device": f"{device}, {num_processes} processes" if num_processes > 1 else device,
+        "device": describe_device(device_of(model), num_processes),
         "dtype": str(getattr(model, "dtype", torch.float32)).removeprefix("torch."),
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),

@@ -66,7 +66,7 @@ class Speed:
 
     Args:
         fps (`float`): frames per second.
-        device (`str`): such as `"cpu"`.
+        device (`str`): which, and what it is, such as `"cpu (AMD EPYC 7B13, 2 cores, AVX2)"`.
         dtype (`str`): such as `"float32"`.
         batch_size (`int`): sequences at once.
         threads (`int`): of the processor.
@@ -152,16 +152,17 @@ def write_results(results: Results, folder: str | Path, **provenance: Any) -> Pa
         `Path`: the file.
     """
     path = Path(folder) / RESULTS_FILE
-    content = json.dumps(_without_nan({**asdict(results), **provenance}), indent=2) + "\n"
+    content = json.dumps(without_nan({**asdict(results), **provenance}), indent=2) + "\n"
     write_whole(path, lambda aside: aside.write_text(content, encoding="utf-8"))
     return path
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Numbers for JSON, which has no NaN: null where there is no figure."""
     if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -317,5 +318,6 @@ __all__ = [
     "Speed",
     "TrackerScores",
     "read_results",
+    "without_nan",
     "write_results",
 ]

@@ -14,7 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .configuration_tracker import TrackerConfig
 
 
-MOST_FRAMES = 10
+MOST_FRAMES = 3
 """Frames by which a box may be as wide or as high: a window around more would fill the memory."""
 
 Frame = Image.Image | np.ndarray | torch.Tensor

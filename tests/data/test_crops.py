@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +69,11 @@ def test_crops_lie_in_memory_pixel_by_pixel_and_frames_stay_as_they_are(frame):
     assert crop.strides[0] == 1
     crop[:] = 0
     np.testing.assert_array_equal(np.asarray(frame), before)
+
+
+def test_a_window_many_times_the_frame_takes_little_memory(frame):
+    """Only what is put somewhere takes any; a gigabyte of zeros would end a worker."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    crop = cut_crop(CropWindow(-9000, -9000, 18000, (0, 0), 64), frame_pixels(frame))
+    assert crop.shape == (3, 64, 64)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "in kB; all of it would be 1.3 GB"

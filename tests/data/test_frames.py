@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from ct_hf.data.archives import MemberPath, UrlPath
 from ct_hf.data.frames import FramePaths, decode_frame, frame_size, reduced_size, sorted_frames
@@ -167,3 +167,36 @@ def test_tiny_frames_are_decoded_to_a_pixel():
 def test_what_is_not_decoded_is_still_read_to_its_end(fails):
     with fails("corrupt_image", "walk, frame 3"):
         decode_frame(image_file("JPEG", size=(640, 480))[0][:-400], "walk, frame 3", 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_frames_are_turned_as_viewers_show_them(orientation, form):
+    """Who drew boxes on them saw them so; OpenCV reads them so too."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((80, 60))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    image.save(file, form, exif=exif)
+    data = file.getvalue()
+    with Image.open(io.BytesIO(data)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+    assert upright.size == ((60, 80) if orientation > 4 else (80, 60))
+    decoded = decode_frame(data, "it")
+    assert decoded.tobytes() == upright.tobytes() and frame_size(data, "it") == decoded.size
+    assert decode_frame(data, "it", 4).size == reduced_size(upright.size, 4)
+
+
+def test_a_broken_orientation_says_nothing(folder, sequence):
+    image = Image.new("RGB", (80, 60), "red")
+    image.save(folder / "00000001.jpg", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x99")
+    assert sequence.size == sequence.frame(0).size == (80, 60)
+
+
+def test_the_size_of_a_sequence_is_that_of_its_turned_frames(folder, sequence):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for file in folder.glob("*.jpg"):
+        Image.new("RGB", (80, 60)).save(file, exif=exif)
+    assert sequence.size == sequence.frame(0).size == (60, 80)

@@ -102,3 +102,12 @@ def test_nothing_to_draw_from(config):
         stream_pairs([], config, seed=0)
     with pytest.raises(ValueError, match="`source` names no data set"):
         stream_pairs({}, config, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("place", "word"),
+    [("lasto:data/LaSOT", "lasto is no layout, expected one of lasot, "), ("videos", "not a folder")],
+)
+def test_places_that_are_nothing(place, word):
+    with pytest.raises(SequenceError, match=word):
+        open_source(place)

@@ -120,3 +120,10 @@ def test_a_mix_takes_each_source_as_often_as_it_says(album):
 
     shades = [image[0, 0, 0] for image in draws(TextureMix([Red(), Blue()], [3, 1]), 400)]
     assert np.mean(np.array(shades) > 0) == pytest.approx(0.75, abs=0.07)
+
+
+def test_sixteen_bits_keep_their_grey_levels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (100, 120), dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    (kept,) = Photographs(tmp_path)._images
+    np.testing.assert_array_equal(np.asarray(kept)[..., 0], pixels >> 8)

@@ -155,3 +155,19 @@ def test_links_are_called_by_their_own_names(make_folder, tmp_path):
     (chosen / "first").symlink_to(day)
     (chosen / "second").symlink_to(night)
     assert [sequence.name for sequence in read_sequences(chosen)] == ["first", "second"]
+
+
+def test_strict_reading_finds_boxes_that_no_frame_would_take(make_folder, fails):
+    """All that a frame refuses is found before a tracker has run for hours."""
+    rows = [(1, 1, 5, 5), (1, 1, 2000, 5)]
+    with fails("bad_box", "row 2", "at most 3 times the frame's"):
+        read_sequences(make_folder(count=2, rows=rows))
+    with fails("bad_box", "row 2"):
+        FolderSequence(make_folder("again", count=2, rows=rows)).frame(1)
+
+
+def test_hidden_folders_are_not_sequences(folder):
+    thumbnails = folder.parent / ".thumbnails"
+    thumbnails.mkdir()
+    Image.new("RGB", (8, 6)).save(thumbnails / "1.jpg")
+    assert [sequence.name for sequence in read_sequences(folder.parent)] == ["walk"]

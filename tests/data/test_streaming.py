@@ -3,6 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from ct_hf.data import (
@@ -239,3 +240,12 @@ def test_an_error_in_a_worker_stays_one_of_the_data(stream, make_folder):
     loader = DataLoader(stream([FolderSequence(folder)]), num_workers=1, collate_fn=TrackingCollator())
     with pytest.raises(SequenceError, match="corrupt_image"):
         next(iter(loader))
+
+
+def test_readers_draw_sources_of_their_own(stream, sequences, config, take):
+    """Or the mixture of a batch of all processes would vary as that of one."""
+    shared = stream({"one": sequences, "two": WORLD}, num_shards=2).shared(2)
+    drawn = [
+        ["procedural" in pair["name"] for pair in take(split_dataset_by_node(shared, rank, 2), 40)] for rank in (0, 1)
+    ]
+    assert drawn[0] != drawn[1] and all(10 < sum(one) < 30 for one in drawn)

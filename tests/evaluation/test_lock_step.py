@@ -42,7 +42,7 @@ def test_sequences_of_like_length_share_a_batch(sequences, make_tracker, monkeyp
     monkeypatch.setattr(
         lock_step,
         "_update",
-        lambda lanes, frames: sizes.append(len(lanes)) or [lane.session.update(None) for lane in lanes],
+        lambda tracker, lanes, frames: sizes.append(len(lanes)) or [lane.session.update(None) for lane in lanes],
     )
     list(run_trackers({"t": make_tracker()}, {"t": sequences}, batch_size=3, progress=False))
     # 6, 5 and 4 frames together, then 3 and 2; the first frame of each is the start.
@@ -93,7 +93,9 @@ def test_nan_within_a_batch_names_its_sequence(tiny_config, make_sequence):
     tracker = Fragile(tiny_config).eval()
     dark = make_sequence("dark")
     dark.frame = lambda index: type(make_sequence()).frame(dark, index).point(lambda value: 0)
-    with pytest.raises(ValueError, match=r"Sequence dark: the tracker predicted \[nan, .* in frame 1"):
+    with pytest.raises(
+        ValueError, match=r"Tracker fragile, sequence dark: the tracker predicted \[nan, .* in frame 1"
+    ):
         evaluate_trackers({"fragile": tracker}, [make_sequence("a"), dark, make_sequence("b")], batch_size=3)
 
 

@@ -172,7 +172,9 @@ def test_nan_is_refused_where_it_is_predicted(make_sequence, make_tracker, proto
     """Also where the toolkit would take it."""
     boxes = make_sequence().boxes.copy()
     boxes[2] = np.nan
-    with pytest.raises(ValueError, match=r"Sequence square: the tracker predicted \[nan, nan, nan, nan\] in frame 2"):
+    with pytest.raises(
+        ValueError, match=r"Tracker broken, sequence square: the tracker predicted \[nan, nan, nan, nan\] in frame 2"
+    ):
         evaluate_trackers({"broken": make_tracker(boxes)}, [make_sequence()], protocol=protocol, progress=False)
 
 
@@ -203,3 +205,13 @@ def test_progress_can_be_silenced(make_sequence, make_tracker, capsys):
     assert capsys.readouterr().err == ""
     evaluate_trackers({"static": make_tracker()}, [make_sequence()])
     assert "static on square" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["otb", "lasot"])
+def test_boxes_that_the_protocol_refuses_are_found_before_tracking(make_sequence, make_tracker, protocol):
+    sequence = make_sequence(num_frames=4)
+    sequence.boxes[2] = np.nan
+    tracker = make_tracker()
+    tracker.start = None  # tracking would fail
+    with pytest.raises(ValueError, match=f"Sequence square has no box in frame 2, but protocol `{protocol}` takes no"):
+        evaluate_trackers({"t": tracker}, [sequence], protocol=protocol)

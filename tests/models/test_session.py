@@ -65,7 +65,7 @@ class TestStart:
             ([40, 30, 20, -1], "must have positive width and height"),
             ([40, 30, 20], "must be four finite numbers"),
             ([20, 20, 1e-170, 1e-170], "must have positive width and height"),
-            ([0, 0, 200000, 200000], "is more than 10 times as large as the frame of 100x80 pixels"),
+            ([0, 0, 200000, 200000], "is more than 3 times as large as the frame of 100x80 pixels"),
         ],
     )
     def test_impossible_boxes_are_refused(self, tiny_tracker, noise_frames, box, message):

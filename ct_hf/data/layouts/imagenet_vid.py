@@ -4,7 +4,7 @@
     <root>/Annotations/VID/train/<chunk>/<video>/000000.xml     the same for val
 
 Boxes count from 0; `xmin,ymin,xmax,ymax` become a width of `xmax - xmin`, as in OSTrack (got10k adds 1). A sequence goes from
-the first frame that names the object's `trackid` to the last; it is not visible where `occluded` is 1, and absent (NaN)
+the first frame that shows the object, by its `trackid`, to the last that names it; it is not visible where `occluded` is 1, and absent (NaN)
 where the frame's file does not name it. OSTrack ends at the first such gap instead. Which objects there are is only
 known from all XML files, so listing a split reads every one (train: 1.1 million). There is no one-pass benchmark; `visible`.
 """
@@ -68,9 +68,12 @@ def _video(frames: Path, annotations: Path) -> list[ImageNetVIDSequence]:
             tracks.setdefault(track, {})[int(file.stem)] = seen
     sequences = []
     for track, seen in tracks.items():
-        first, count = min(seen), max(seen) - min(seen) + 1
+        first = min((number for number, (_, is_visible) in seen.items() if is_visible), default=min(seen))
+        count = max(seen) - first + 1
         boxes, visible = np.full((count, 4), np.nan, dtype=np.float32), np.zeros(count, dtype=bool)
         for number, (box, is_visible) in seen.items():
+            if number < first:  # occluded, where no tracker could start
+                continue
             boxes[number - first], visible[number - first] = box, is_visible
         sequences.append(ImageNetVIDSequence(frames, annotations, track, first, boxes, visible))
     return sequences

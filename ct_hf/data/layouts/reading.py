@@ -69,8 +69,12 @@ def read_names(file: AnyPath) -> list[str]:
 
 
 def read_sentence(file: AnyPath) -> str | None:
-    """First line of a text file, or `None` if there is no such file or nothing in it."""
-    lines = read_text(file).strip().splitlines() if file.is_file() else []
+    """First line of a text file, or `None` if there is no such file, nothing in it or no text, which is warned of."""
+    try:
+        lines = read_text(file).strip().splitlines() if file.is_file() else []
+    except SequenceError as error:  # nothing but the sentence is lost
+        logger.warning("%s The sequence has no sentence.", error)
+        return None
     return lines[0].strip() if lines else None
 
 

@@ -94,3 +94,12 @@ def test_files_that_are_no_frame_are_passed_over(make_root, write):
     folder = next((root / "Annotations").rglob("000000.xml")).parent
     write(folder / "000000 (1).xml", "<annotation/>")
     assert [len(sequence) for sequence in read_dataset("imagenet_vid", root)] == [3]
+
+
+def test_an_object_starts_where_it_can_be_seen(make_root):
+    """A tracker can start nowhere else."""
+    objects = [entry(0, 5, occluded=1), entry(0, 6), entry(0, 7), entry(0, 8, occluded=1)]
+    (sequence,) = read_dataset("imagenet_vid", make_root(objects))
+    assert [file.name for file in sequence.files] == [f"{number:06d}.JPEG" for number in (1, 2, 3)]
+    assert sequence.boxes[:, 0].tolist() == [6, 7, 8] and sequence.visible.tolist() == [True, True, False]
+    assert sequence.where(0).endswith("000001.xml")

@@ -79,3 +79,11 @@ def test_samples(samples, tmp_path, frames):
         frames(copy / "imgs", range(len((path / "groundtruth.txt").read_text().splitlines())), size=(1280, 720))
     absent = {sequence.name: int((~sequence.visible).sum()) for sequence in read_dataset("tnl2k", tmp_path)}
     assert len(absent) == 3 and min(absent.values()) >= 0
+
+
+def test_a_sentence_that_is_no_text_is_left_out(make_root, caplog):
+    """Else one byte of it would keep a whole data set from being converted."""
+    root = make_root()
+    (root / "test" / "walk_video_01" / "language.txt").write_bytes(b"the man\x92s hat\n")
+    (sequence,) = read_dataset("tnl2k", root)
+    assert sequence.language is None and "language.txt cannot be read as text" in caplog.text
