@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from .cli import load_tracker
 from .cli_card import describe_run
@@ -26,6 +27,7 @@ from .compression import (
     plan_from_arguments,
     plot_training,
 )
+from .compression.true_tracking import check_tracking_dataset
 from .data import (
     Photographs,
     ProceduralWorld,
@@ -53,6 +55,7 @@ streamed from the Hub:
 
 The recipe is the paper's, which takes 500 epochs of 60,000 pairs, 117,188 steps of 256; how many steps yours takes is
 said by --max_steps.
+A checkpoint is saved every --save_steps steps, two are kept, and --resume_from_checkpoint True goes on from the newest.
 --dry_run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
 sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge it
 on others too. On several GPUs: accelerate launch -m ct_hf.cli compress ..., see examples/accelerate_configs."""
@@ -169,7 +172,7 @@ def build_parser() -> HfArgumentParser:
     parser.set_defaults(
         output_dir="outputs/compress",
         per_device_train_batch_size=32,
-        save_strategy="best",  # saves nothing while --eval_strategy is "no"
+        save_strategy="best",
         metric_for_best_model="tracking_auc",
         dataloader_num_workers=1,
     )
@@ -242,6 +245,13 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     }
     if script.teacher is None:
         parser.error("--teacher is missing: give the folder or the Hub repository of the tracker to compress.")
+    if args.eval_strategy == "no":
+        if args.load_best_model_at_end:
+            parser.error(
+                "--load_best_model_at_end has nothing to choose by: give --eval_strategy steps, and --eval_steps."
+            )
+        if args.save_strategy == "best":  # nothing would ever be saved
+            args.save_strategy, args.save_total_limit = SaveStrategy.STEPS, args.save_total_limit or 2
     if script.ratios and len(script.ratios) != len(script.train or ()):
         parser.error(f"--ratios has {len(script.ratios)} numbers for {len(script.train or ())} data sets of --train.")
     set_seed(args.seed)
@@ -277,6 +287,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
             held_out = Photographs(script.photographs, "test") if script.photographs else None
             eval_sequences = procedural_sequences(args.seed + 10_000, script.eval_sequences, textures=held_out)
             judged_on = f"rendered sequences of another seed ({args.seed + 10_000})"
+        check_tracking_dataset(eval_sequences)  # it is judged at the end at any rate
         # Where nothing is tracked while training, trackers that are spread over processes may train too.
         tracking_dataset = eval_sequences if args.eval_strategy != "no" else None
         pairs = stream_pairs(

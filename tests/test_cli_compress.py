@@ -1,6 +1,7 @@
 """The command that compresses; what it makes is tested by running the example, which is the same."""
 
 import pytest
+from PIL import Image
 
 from ct_hf.cli import main
 from ct_hf.cli_compress import USUAL, build_parser
@@ -57,6 +58,7 @@ def test_ratios_are_of_data_sets(capsys, train, count):
         (["--num_stages", "5"], "5"),
         (["--max_steps", "1", "--train", "/nowhere"], "/nowhere"),
         (["--max_steps", "1", "--eval", "/nowhere"], "/nowhere"),
+        (["--max_steps", "1", "--load_best_model_at_end"], "has nothing to choose by: give --eval_strategy steps"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(tiny_tracker, tmp_path, capsys, wrong, answer):
@@ -122,3 +124,42 @@ def test_what_is_said_of_pairs_reaches_them(tiny_tracker, tmp_path, monkeypatch)
     with pytest.raises(SystemExit):
         main(["compress", "--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), *said])
     assert (told["center_jitter"], told["scale_jitter"], told["max_bad"]) == (3.5, 0.5, 0.2)
+
+
+def test_what_is_judged_at_the_end_is_looked_at_before_training(tiny_tracker, tmp_path, capsys):
+    """Or hours of training would end in an error, without table and card."""
+    for name, count in (("long", 3), ("short", 1)):
+        (folder := tmp_path / "videos" / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (64, 48)).save(folder / f"{number}.png")
+        (folder / "groundtruth.txt").write_text("10,10,12,12\n" * count)
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    given = [
+        "--teacher",
+        str(tmp_path / "teacher"),
+        "--eval",
+        str(tmp_path / "videos"),
+        "--max_steps",
+        "1",
+        "--use_cpu",
+    ]
+    with pytest.raises(SystemExit):
+        main(["compress", *given, "--output_dir", str(tmp_path / "out")])
+    assert "Sequence short has 1 frame(s), but tracking needs at least 2" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "student").exists()
+
+
+def test_checkpoints_are_saved_unless_the_best_are(tiny_tracker, tmp_path, monkeypatch):
+    told = {}
+
+    def train(self, **_):
+        told[self.args.eval_strategy.value] = self.args.save_strategy.value, self.args.save_total_limit
+        raise RuntimeError("enough is known")
+
+    monkeypatch.setattr(CompressionTrainer, "train", train)
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    given = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    for more in ([], ["--eval_strategy", "steps", "--eval_steps", "1"]):
+        with pytest.raises(RuntimeError, match="enough"):
+            main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", *more])
+    assert told == {"no": ("steps", 2), "steps": ("best", None)}

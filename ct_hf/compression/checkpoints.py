@@ -1,5 +1,6 @@
 """Folders of checkpoints: each is complete or not there, whenever a process ends."""
 
+import fnmatch
 import json
 import re
 import shutil
@@ -43,12 +44,12 @@ def find_faults(checkpoint: Path, needed: Iterable[str]) -> list[str]:
     """
     Say what keeps a checkpoint from being complete.
 
-    A checkpoint lists its files. One without a list, of an older version or of another Trainer, must hold what is needed to
-    go on from it, and all its files must be readable.
+    A checkpoint must hold what is needed to go on from it, and all files that it lists. Of one without a list, of an older
+    version or of another Trainer, all files must be readable.
 
     Args:
         checkpoint (`Path`): folder of the checkpoint.
-        needed (iterable of `str`): names, or patterns, of the files that a checkpoint without a list must hold.
+        needed (iterable of `str`): names, or patterns, of the files that a checkpoint must hold.
 
     Returns:
         `list[str]`: a phrase for each fault, such as `"optimizer.pt is missing"`; empty if the checkpoint is complete.
@@ -62,8 +63,9 @@ def find_faults(checkpoint: Path, needed: Iterable[str]) -> list[str]:
         return missing + unreadable
     if not _is_readable(manifest):
         return [f"{MANIFEST} is cut short"]
-    faults = []
-    for name, size in json.loads(manifest.read_text(encoding="utf-8")).items():
+    sizes = json.loads(manifest.read_text(encoding="utf-8"))
+    faults = [f"{name} is missing" for name in needed if not fnmatch.filter(sizes, name)]
+    for name, size in sizes.items():
         file = checkpoint / name
         if not file.is_file():
             faults.append(f"{name} is missing")

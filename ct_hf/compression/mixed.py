@@ -105,6 +105,13 @@ class MixedTracker(nn.Module):
         if student is teacher:
             raise ValueError("`student` and `teacher` are one object; a frozen tracker cannot learn. Copy it.")
         plan.check(teacher, student)
+        theirs = {id(parameter) for parameter in teacher.parameters()}
+        shared = [name for name, parameter in student.named_parameters() if id(parameter) in theirs]
+        if shared:
+            raise ValueError(
+                f"`student` and `teacher` share {len(shared)} tensors, such as {shared[0]}, which a frozen teacher keeps from "
+                "learning. Copy them by `copy.deepcopy`, or let `build_student` do it."
+            )
         # By name: classes that came with a repository differ from the package's own.
         heads = type(student.head).__name__, type(teacher.head).__name__
         if guidance_weight and heads[0] != heads[1]:
@@ -137,6 +144,11 @@ class MixedTracker(nn.Module):
     def config(self):
         """Configuration of the student."""
         return self.student.config
+
+    @property
+    def main_input_name(self) -> str:
+        """What the Trainer takes for the input where it looks for one."""
+        return self.student.main_input_name
 
     def train(self, mode: bool = True) -> "MixedTracker":
         """Set the student's mode; the teacher stays in evaluation mode, batch norms too unless they are trained."""

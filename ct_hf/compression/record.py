@@ -98,10 +98,7 @@ def record_compression(
     return {
         "method": METHOD,
         "teacher": dict(teacher),
-        "stages": {
-            "teacher": [b - a for a, b in pairwise(plan.teacher_cuts)],
-            "student": [b - a for a, b in pairwise(plan.student_cuts)],
-        },
+        "stages": stage_sizes(plan),
         "replacement": {
             "schedule": args.replacement_schedule,
             "p_init": args.p_init,
@@ -121,6 +118,20 @@ def record_compression(
     }
 
 
+def stage_sizes(plan: StagePlan) -> dict[str, list[int]]:
+    """
+    Count the layers of each stage.
+
+    Args:
+        plan ([`StagePlan`]): how teacher and student are cut.
+
+    Returns:
+        `dict[str, list[int]]`: of `teacher` and `student`.
+    """
+    cuts = {"teacher": plan.teacher_cuts, "student": plan.student_cuts}
+    return {name: [b - a for a, b in pairwise(ends)] for name, ends in cuts.items()}
+
+
 def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     Pick what a reader of a model card wants to know of how a student was trained.
@@ -134,13 +145,20 @@ def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
     replacement, losses, optimizer = record["replacement"], record["losses"], record["optimizer"]
     step, steps = record["step"], record["max_steps"]
     kept = f"; kept are the weights of step {step}, best by {record['best_by']}" if record["best_by"] else ""
+    done = f"{step} of {steps}" if step < steps and not kept else steps
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     terms = ", ".join(f"{name} x{factor:g}" for name, factor in (losses["term_weights"] or {}).items())
     parts = {"train_embeddings": "embeddings", "train_head": "head", "train_batch_norm": "batch-norm statistics"}
     frozen = [part for name, part in parts.items() if not record["trained"][name]]
-    alone = f"; the student alone in the last {100 * replacement['finetune_share']:g} %"
+    # A run that ended early, or that a checkpoint was pushed of, may not have come so far.
+    reached = bool(kept) or step > (1 - replacement["finetune_share"]) * steps
+    alone = (
+        f"; the student alone in the last {100 * replacement['finetune_share']:g} %"
+        if reached
+        else "; ended before the student ran alone"
+    )
     return {
-        "Steps": f"{steps}{kept}",
+        "Steps": f"{done}{kept}",
         "Pairs a step": record["pairs_per_step"],
         "Optimizer": f"{optimizer['optim']}, weight decay {optimizer['weight_decay']:g}, "
         f"gradients clipped at {optimizer['max_grad_norm']:g}",
@@ -177,4 +195,12 @@ def data_lines(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["METHOD", "data_lines", "describe_data", "describe_teacher", "record_compression", "training_rows"]
+__all__ = [
+    "METHOD",
+    "data_lines",
+    "describe_data",
+    "describe_teacher",
+    "record_compression",
+    "stage_sizes",
+    "training_rows",
+]

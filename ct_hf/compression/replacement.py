@@ -61,13 +61,13 @@ class ReplacementSchedule:
         """
         start, end = (0, total) if self.shape == "linear" else (self.warmup * total, (1 - self.finetune) * total)
         if step < start:
-            return self.initial
+            return float(self.initial)
         if step >= end:
             return 1.0
         risen = (step - start) / (end - start)
         if self.shape == "cosine":
             risen = 0.5 - 0.5 * math.cos(math.pi * risen)
-        return self.initial if self.shape == "constant" else self.initial + (1 - self.initial) * risen
+        return float(self.initial) if self.shape == "constant" else self.initial + (1 - self.initial) * risen
 
     def finetune_start(self, total: int) -> int:
         """First optimizer step at which the rate is 1."""

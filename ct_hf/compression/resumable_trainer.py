@@ -38,6 +38,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._makes_optimizer = self.optimizer is None
         self.add_callback(_OnceBegun(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -45,7 +46,8 @@ class ResumableTrainer(PublishingTrainer):
         Train, see [`~transformers.Trainer`]; a run that goes on equals, on CPU in fp32, one that was never stopped.
 
         Weights, optimizer, schedule, order of the data and logs are then equal bit for bit, but for times, given the same
-        arguments, data and number of processes. States of callbacks are as `restore_callback_states_from_checkpoint` says.
+        arguments, data and number of processes; the data are a [`~data.streaming.PairStream`] or have a length. Another
+        learning rate or weight decay counts from the checkpoint on. States of callbacks are as `restore_callback_states_from_checkpoint` says.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
@@ -174,6 +176,7 @@ class ResumableTrainer(PublishingTrainer):
         self._loss_start = self._initial_global_step
         if not self._resumed_from:
             return
+        self._apply_rates()
         file = Path(self._resumed_from, self._log_state_name())
         if file.is_file():
             self._load_log_state(torch.load(file, map_location="cpu", weights_only=True))
@@ -187,6 +190,23 @@ class ResumableTrainer(PublishingTrainer):
         if faults:
             logger.warning(f"{best}, the best checkpoint so far, is not complete and left out: {'; '.join(faults)}.")
             self.state.best_model_checkpoint = None
+
+    def _apply_rates(self) -> None:
+        """Let a new learning rate or weight decay count; the states of optimizer and schedule brought back the old ones."""
+        if not self._makes_optimizer or self.is_deepspeed_enabled:
+            return
+        groups, (old, *_) = self.optimizer.param_groups, getattr(self.lr_scheduler, "base_lrs", [0.0])
+        if old not in (0.0, self.args.learning_rate):
+            factor = self.args.learning_rate / old
+            self.lr_scheduler.base_lrs = [rate * factor for rate in self.lr_scheduler.base_lrs]
+            for group in groups:
+                group.update({name: group[name] * factor for name in ("lr", "initial_lr") if name in group})
+            self.lr_scheduler._last_lr = [group["lr"] for group in groups]
+            logger.warning(f"`learning_rate` was {old:g} up to here, and is {self.args.learning_rate:g} from here on.")
+        decay = groups[0].get("weight_decay", self.args.weight_decay)  # the group that decays
+        if decay != self.args.weight_decay:
+            groups[0]["weight_decay"] = self.args.weight_decay
+            logger.warning(f"`weight_decay` was {decay:g} up to here, and is {self.args.weight_decay:g} from here on.")
 
     def _find_checkpoint(self, asked: str | bool | None) -> str | None:
         """Return the checkpoint to go on from, the same in every process."""

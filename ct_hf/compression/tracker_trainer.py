@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -92,6 +92,9 @@ class TrackerTrainer(ResumableTrainer):
         tracking_dataset: Iterable[Sequence] | None = None,
     ):
         self.tracking_dataset = None if tracking_dataset is None else check_tracking_dataset(tracking_dataset)
+        evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        if any(isinstance(pairs, PairStream) for pairs in evaluated):
+            raise ValueError("`eval_dataset` is a stream without end. End it by `take`, as in `pairs.take(1000)`.")
         if tracking_dataset is not None and eval_dataset is None:
             eval_dataset = {}  # no pairs, and yet something to evaluate
         self._tracked: dict[str, float] = {}
@@ -102,6 +105,7 @@ class TrackerTrainer(ResumableTrainer):
         self._last_log = (0, 0.0)  # step and time
         self.skipped: Counter[str] = Counter()
         self._pending_skips = torch.zeros(len(COUNTED), dtype=torch.int64)
+        self._names: list[str] | None = None  # of the pairs of the micro-batch
         super().__init__(
             model=model,
             args=args,
@@ -186,14 +190,13 @@ class TrackerTrainer(ResumableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Run the model and keep every term of its loss for the log."""
-        names = inputs.pop("name", None)
         output = model(**inputs, **self._path_inputs(model, inputs))
         mode = "train" if model.training else "eval"
         iou, _ = box_overlaps(
             cxcywh_to_xyxy(output.pred_boxes), cxcywh_to_xyxy(full_precision(inputs["search_boxes"]))
         )
         figures = {**output.loss_dict, "iou": iou.mean()}
-        if mode == "train" and not self._check_loss(output, names):
+        if mode == "train" and not self._check_loss(output):
             figures = dict.fromkeys(figures, torch.full_like(output.loss, torch.nan))  # the log leaves it out
         # As the Trainer averages its loss: over samples when evaluating, over micro-batches when training.
         weight = len(iou) if mode == "eval" else 1
@@ -254,7 +257,9 @@ class TrackerTrainer(ResumableTrainer):
             means = self._means("eval", torch.mean)
             logs.update({self._evaluating + name: value for name, value in means.items()})
             logs.update(self._tracked)
-        else:
+        elif (
+            "loss" in logs or "train_loss" in logs
+        ):  # all processes log these; a callback may log its own in one of them
             means = self._means("train", torch.nanmean)
             logs.update({name: value for name, value in means.items() if not math.isnan(value)})
             if "loss" in logs:
@@ -305,8 +310,13 @@ class TrackerTrainer(ResumableTrainer):
             yield
         except Exception:  # whatever it is: it is raised again, and no training done so far may be lost
             if self.is_in_train and self.state.global_step:
-                self._save_checkpoint(self.model, trial=None)
-                logger.error(f"{what} failed; step {self.state.global_step} was saved in {self.args.output_dir}.")
+                step = f"step {self.state.global_step}"
+                broken = any(not weights.isfinite().all() for weights in self.model.parameters())
+                if self._anywhere(broken):  # older checkpoints are better than these
+                    logger.error(f"{what} failed; {step} has weights that are not finite, and is not saved.")
+                else:
+                    self._save_checkpoint(self.model, trial=None)
+                    logger.error(f"{what} failed; {step} was saved in {self.args.output_dir}.")
             raise
 
     def _anywhere(self, here: bool) -> bool:
@@ -315,7 +325,7 @@ class TrackerTrainer(ResumableTrainer):
             return here
         return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.args.device)))
 
-    def _check_loss(self, output: ModelOutput, names: list[str] | None) -> bool:
+    def _check_loss(self, output: ModelOutput) -> bool:
         """Whether the loss is finite; if not, say which term and which pairs are behind it, and stop, or count it."""
         finite = bool(torch.isfinite(output.loss))
         stop = self.args.nan_loss == "stop" and self._anywhere(not finite)
@@ -325,20 +335,27 @@ class TrackerTrainer(ResumableTrainer):
         text = (
             f"the loss of step {self.state.global_step + 1} is not finite: {', '.join(broken) or 'in another process'}"
         )
-        text += f". Its pairs: {'; '.join(names)}" if names and not finite else ""
+        text += f". Its pairs: {'; '.join(self._names)}" if self._names and not finite else ""
         if stop:
-            with self._saved_on_error("Training"):
-                raise FloatingPointError(
-                    f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
-                )
+            self._stop(text)
         logger.warning(f"{text}. The step is left out.")
         self._pending_skips[COUNTED.index("nan_loss")] += 1
         return False
 
+    def _stop(self, text: str) -> NoReturn:
+        with self._saved_on_error("Training"):
+            raise FloatingPointError(
+                f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
+            )
+
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
-        """Leave out a step whose gradient is not finite, if that is asked for: in all processes, as it is the same in all."""
+        """Stop at a gradient that is not finite, or leave its step out: in all processes, as it is the same in all."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        if self.args.nan_loss == "skip" and not math.isfinite(grad_norm):
+        # A scaler, of fp16, leaves such steps out by itself and counts on them.
+        if self.accelerator.scaler is None and not math.isfinite(grad_norm):
+            if self.args.nan_loss == "stop":
+                names = f". Its last pairs: {'; '.join(self._names)}" if self._names else ""
+                self._stop(f"the gradient of step {self.state.global_step + 1} is not finite{names}")
             self.optimizer.zero_grad()
         return grad_norm
 
@@ -363,11 +380,14 @@ class TrackerTrainer(ResumableTrainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
+        self._names = inputs.pop("name", None)
         skipped = inputs.pop("skipped", None)
         if skipped is not None and self.model.training:
             self._pending_skips[: len(CAUSES)] += skipped.cpu()
         for name in ("template_pixel_values", "search_pixel_values"):
-            if inputs[name].dtype == torch.uint8:
+            if not inputs[
+                name
+            ].is_floating_point():  # grey levels, of a wider type where a `datasets.Dataset` kept them
                 inputs[name] = self.processing_class.normalize(inputs[name])
         return inputs
 

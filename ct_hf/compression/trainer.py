@@ -20,7 +20,7 @@ from ..data.sequences import Sequence
 from ..models.tracker import PreTrainedTracker
 from .arguments import CompressionArguments
 from .mixed import MixedTracker
-from .record import data_lines, describe_data, describe_teacher, record_compression, training_rows
+from .record import data_lines, describe_data, describe_teacher, record_compression, stage_sizes, training_rows
 from .replacement import draw_path
 from .stages import StagePlan
 from .tracker_trainer import TrackerTrainer
@@ -106,10 +106,11 @@ class CompressionTrainer(TrackerTrainer):
         args = args if args is not None else CompressionArguments()
         if not isinstance(args, CompressionArguments):
             raise TypeError(f"`args` must be CompressionArguments, got {type(args).__name__}.")
-        if isinstance(teacher_model, str):
-            raise TypeError(
-                "`teacher_model` must be a tracker, got a name. Load it by AutoModel.from_pretrained first."
-            )
+        for name, tracker in (("model", model), ("teacher_model", teacher_model)):
+            if not isinstance(tracker, PreTrainedTracker):
+                raise TypeError(
+                    f"`{name}` must be a tracker, got a {type(tracker).__name__}. Load it by AutoModel.from_pretrained first."
+                )
         self.student = model
         asked = args.stage_sizes is not None or args.num_stages is not None
         self.plan = plan
@@ -251,6 +252,13 @@ class CompressionTrainer(TrackerTrainer):
         weights_file = os.path.join(resume_from_checkpoint, SAFE_WEIGHTS_NAME)
         if not os.path.isfile(weights_file):
             raise FileNotFoundError(f"`resume_from_checkpoint` {resume_from_checkpoint} holds no {SAFE_WEIGHTS_NAME}.")
+        kept = mixed.student.config.from_pretrained(resume_from_checkpoint).compression
+        stages = stage_sizes(self.plan)
+        if kept and kept["stages"] != stages:
+            raise ValueError(
+                f"`resume_from_checkpoint` {resume_from_checkpoint} is of a compression in stages {kept['stages']}, this one is "
+                f"in {stages}. Give the same plan, or begin anew."
+            )
         weights = {f"student.{name}": value for name, value in load_file(weights_file).items()}
         projections_file = os.path.join(resume_from_checkpoint, PROJECTIONS_NAME)
         if os.path.isfile(projections_file):

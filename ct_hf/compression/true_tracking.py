@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from transformers.utils import logging
 
 from ..data.sequences import Sequence
-from ..evaluation.one_pass import check_names, evaluate_trackers
+from ..evaluation.one_pass import check_annotated, check_names, check_sequences, evaluate_trackers
 from ..models.session import PredictionError
 from ..models.tracker import PreTrainedTracker
 
@@ -33,7 +33,7 @@ def check_tracking_dataset(sequences: Iterable[Sequence]) -> list[Sequence]:
 
     Raises:
         TypeError: it holds something else than sequences.
-        ValueError: it is empty, or two sequences share a name.
+        ValueError: it is empty, two sequences share a name, or one cannot be tracked or scored.
     """
     sequences = list(sequences)
     for sequence in sequences:
@@ -45,6 +45,8 @@ def check_tracking_dataset(sequences: Iterable[Sequence]) -> list[Sequence]:
     if not sequences:
         raise ValueError("`tracking_dataset` is empty, expected at least one sequence. Leave it out to track none.")
     check_names("tracking_dataset", sequences)  # here too, since a process evaluates its share alone
+    check_sequences(sequences, "visible")
+    check_annotated(sequences)
     return sequences
 
 

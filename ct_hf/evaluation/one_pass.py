@@ -94,6 +94,11 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
     """Refuse what cannot be evaluated, before anything is tracked."""
     if not trackers:
         raise ValueError("`trackers` is empty, expected at least one tracker by name.")
+    check_sequences(sequences, protocol)
+
+
+def check_sequences(sequences: list[Sequence], protocol: str) -> None:
+    """Refuse what no tracker can be evaluated on, before anything is tracked, or trained to be."""
     check_protocol(protocol)
     if not sequences:
         raise ValueError("`sequences` is empty, expected at least one. Check the folder or the split they come from.")
@@ -103,7 +108,8 @@ def check_evaluation(trackers: Mapping[str, PreTrainedTracker], sequences: list[
             raise ValueError(
                 f"Sequence {sequence.name} has {len(sequence)} frame(s), but tracking needs at least 2. Leave it out."
             )
-        if not sequence.visible[0] or not np.isfinite(sequence.boxes[0]).all():
+        box, visible = sequence.annotation(0)
+        if not visible or not np.isfinite(box).all():
             raise ValueError(
                 f"Sequence {sequence.name} does not show its target in frame 0, where a tracker has to start. Cut the "
                 "frames before the first visible one."

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ct_hf.compression import CompressionTrainer
 from ct_hf.data import ProceduralWorld, stream_pairs
@@ -85,6 +86,53 @@ def test_it_can_be_left_out_and_counted(tmp_path):
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert len(losses) == 6 and all(map(math.isfinite, losses))
     assert trainer.state.log_history[-1]["skipped_nan_loss"] == 1
+
+
+def overflow(trainer, step):
+    """Let a gradient be infinite in a step whose loss is finite."""
+    clip = trainer._clip_grad_norm
+
+    def clip_grad_norm(model):
+        if trainer.state.global_step == step:
+            next(weights for weights in model.parameters() if weights.grad is not None).grad[0] = math.inf
+        return clip(model)
+
+    trainer._clip_grad_norm = clip_grad_norm
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weights(tmp_path):
+    """They would be saved as the step before, and the good checkpoints removed for them."""
+    trainer = make_trainer(tmp_path, max_steps=6, save_strategy="steps", save_steps=2, save_total_limit=1)
+    overflow(trainer, 3)
+    with pytest.raises(FloatingPointError, match="the gradient of step 4 is not finite.*lower `learning_rate`"):
+        trainer.train()
+    (kept,) = tmp_path.glob("checkpoint-*")
+    assert kept.name == "checkpoint-3"
+    assert all(value.isfinite().all() for value in load_file(kept / "model.safetensors").values())
+
+
+def test_such_a_step_can_be_left_out_too(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=6, nan_loss="skip")
+    overflow(trainer, 3)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert all(value.isfinite().all() for value in trainer.student.state_dict().values())
+
+
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, max_steps=6, save_strategy="steps", save_steps=2, save_total_limit=1)
+    step = trainer.training_step
+
+    def training_step(*args, **kwargs):
+        if trainer.state.global_step == 3:
+            trainer.student.layers[0].mlp.fc1.weight.data[0] = math.nan
+        return step(*args, **kwargs)
+
+    trainer.training_step = training_step
+    with pytest.raises(FloatingPointError):
+        trainer.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert "step 3 has weights that are not finite, and is not saved" in caplog.text
 
 
 def test_names_of_a_streams_pairs_say_sequence_and_frames():

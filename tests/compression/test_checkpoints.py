@@ -13,7 +13,7 @@ import pytest
 from transformers import Trainer
 
 from ct_hf.compression import checkpoints, resumable_trainer
-from ct_hf.compression.checkpoints import clean_up, find_faults, finish_checkpoint, rotate
+from ct_hf.compression.checkpoints import MANIFEST, clean_up, find_faults, finish_checkpoint, rotate
 from ct_hf.compression.publishing import PublishingTrainer
 
 from .tiny import NARROW, make_pairs
@@ -152,6 +152,18 @@ def test_checkpoints_without_optimizer_are_complete_where_none_is_saved(folder):
     trainer.train(resume_from_checkpoint=str(checkpoint))
     assert trainer.state.global_step == 3
     assert find_faults(folder / "checkpoint-3", ()) == [] and not (folder / "checkpoint-3" / "optimizer.pt").exists()
+
+
+def test_a_checkpoint_without_optimizer_is_refused_where_one_is_needed(folder):
+    """Else the schedule would begin anew, without a word."""
+    checkpoint = folder / "checkpoint-2"
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (checkpoint / name).unlink()
+    listed = json.loads((checkpoint / MANIFEST).read_text())
+    kept = {name: size for name, size in listed.items() if name not in ("optimizer.pt", "scheduler.pt")}
+    (checkpoint / MANIFEST).write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"is not a complete checkpoint: optimizer.pt is missing; scheduler.pt is"):
+        trainer_in(folder).train(resume_from_checkpoint=str(checkpoint))
 
 
 # Rotation

@@ -390,3 +390,12 @@ def test_teacher_takes_the_students_type():
     assert mixed(paths=[(False, True)] * 2, **make_batch()).loss.dtype == torch.float32
     mixed.double()
     assert mixed(paths=[(False, True)] * 2, **make_batch(dtype=torch.float64)).loss.dtype == torch.float64
+
+
+def test_layers_of_the_teacher_itself_are_refused():
+    """They would be frozen with it, and nothing would learn."""
+    teacher = make_tracker(4)
+    student = type(teacher)(teacher.config.for_student(2))
+    student.layers = torch.nn.ModuleList([teacher.layers[1], teacher.layers[3]])
+    with pytest.raises(ValueError, match=r"share \d+ tensors, such as layers.0.* Copy them by `copy.deepcopy`"):
+        MixedTracker(student, teacher, StagePlan.even(4, 2))

@@ -5,14 +5,16 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
 from ct_hf.compression import StagePlan, build_student
+from ct_hf.compression.record import record_compression, training_rows
 from ct_hf.data import ProceduralWorld, procedural_sequences, stream_pairs
 
 from .tiny import make_config, make_pairs, make_tracker
-from .training import make_trainer, small_world
+from .training import make_arguments, make_trainer, small_world
 
 
 def saved_record(trainer, folder):
@@ -163,3 +165,15 @@ def test_the_record_changes_no_draw(tmp_path):
         trainer.train()
     ours, theirs = (trainer.student.state_dict() for trainer in trainers)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "ending"),
+    [(3, "3 of 1000", "ended before the student ran alone"), (1000, "1000", "the student alone in the last 10 %")],
+)
+def test_a_run_that_ended_early_claims_no_more(tmp_path, step, steps, ending):
+    plan = StagePlan.even(4, 2)
+    args = make_arguments(tmp_path, max_steps=1000)
+    record = record_compression(args, plan, teacher={}, data=[], pairs_per_step=4, max_steps=1000, step=step)
+    rows = training_rows(record)
+    assert str(rows["Steps"]) == steps and rows["Replacement"].endswith(f"; {ending}")

@@ -1,8 +1,9 @@
+import datasets
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor, AutoModel, TrainerCallback
 
 from ct_hf.compression import TrackerTrainer, TrackerTrainingArguments
 from ct_hf.data import CAUSES, FolderSequence, ProceduralWorld, stream_pairs
@@ -204,3 +205,54 @@ def test_folder_with_corrupt_images_trains_and_says_so(trainer_of, tmp_path):
     assert trainer.skipped["corrupt_image"] > 0
     assert train_logs(trainer)[-1]["skipped_corrupt_image"] == trainer.skipped["corrupt_image"]
     assert all(np.isfinite(entry["loss"]) for entry in train_logs(trainer))
+
+
+@pytest.mark.parametrize("kept", [None, "numpy", "torch"])
+def test_pairs_kept_in_a_data_set_are_normalised_too(trainer_of, kept):
+    """`datasets` gives numbers back in a wider type."""
+    pairs = make_pairs(4)
+    trainer = trainer_of(pairs)
+    expected = trainer.evaluate(pairs)["eval_loss"]
+    data = datasets.Dataset.from_list(pairs)
+    assert trainer.evaluate(data.with_format(kept) if kept else data)["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stream_without_end_is_not_evaluated(trainer_of):
+    with pytest.raises(ValueError, match="`eval_dataset` is a stream without end. End it by `take`"):
+        trainer_of(eval_dataset=small_world())
+    assert trainer_of(eval_dataset=small_world().take(4)).evaluate()["eval_loss"] > 0
+
+
+def test_pairs_with_names_and_without_labels_are_predicted(trainer_of):
+    pairs = [{**pair, "name": "walk"} for pair in make_pairs(4)]
+    for pair in pairs:
+        del pair["search_boxes"]
+    assert len(trainer_of().predict(pairs).predictions[0]) == 4
+
+
+def test_what_a_callback_logs_is_its_own(trainer_of):
+    """In one process of several, too: the terms of the loss, which all of them gather, wait for the next row of training."""
+
+    class Own(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer.log({"mine": 1.0})
+
+    trainer = trainer_of(callbacks=[Own()], max_steps=2)
+    trainer.train()
+    own = [row for row in trainer.state.log_history if "mine" in row]
+    assert [set(row) - {"epoch", "step"} for row in own] == [{"mine"}] * 2
+    assert all("focal" in row for row in train_logs(trainer))
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine"])
+def test_a_new_rate_counts_from_the_checkpoint_on(trainer_of, tmp_path, caplog, kind):
+    """Else the advice to lower it, after a loss that is not finite, would lead nowhere."""
+    arguments = {"lr_scheduler_type": kind, "max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    first = trainer_of(**arguments, learning_rate=1e-3)
+    first.train()
+    again = trainer_of(**arguments, learning_rate=1e-5, weight_decay=0.3)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    rates = [[row["learning_rate"] for row in train_logs(trainer)][3:] for trainer in (first, again)]
+    assert rates[1] == pytest.approx([rate / 100 for rate in rates[0]])
+    assert again.optimizer.param_groups[0]["weight_decay"] == 0.3
+    assert "`learning_rate` was 0.001 up to here, and is 1e-05 from here on" in caplog.text

@@ -415,8 +415,14 @@ def test_projections_follow_the_seed_alone(tmp_path):
     ("change", "error", "message"),
     [
         ({"args": TrainingArguments("out", use_cpu=True)}, TypeError, "`args` must be CompressionArguments"),
-        ({"teacher_model": "org/teacher"}, TypeError, "`teacher_model` must be a tracker, got a name"),
-        ({"teacher_model": torch.nn.Linear(2, 2)}, (TypeError, AttributeError), "layers|PreTrainedTracker"),
+        (
+            {"teacher_model": "org/teacher"},
+            TypeError,
+            "`teacher_model` must be a tracker, got a str. Load it by AutoModel",
+        ),
+        ({"teacher_model": torch.nn.Linear(2, 2)}, TypeError, "`teacher_model` must be a tracker, got a Linear"),
+        ({"teacher_model": None}, TypeError, "`teacher_model` must be a tracker, got a NoneType"),
+        ({"model": "org/student"}, TypeError, "`model` must be a tracker, got a str"),
     ],
 )
 def test_arguments_of_a_wrong_kind(tmp_path, change, error, message):
@@ -425,3 +431,22 @@ def test_arguments_of_a_wrong_kind(tmp_path, change, error, message):
     given = {"model": student, "teacher_model": teacher, "args": make_arguments(tmp_path), **change}
     with pytest.raises(error, match=message):
         CompressionTrainer(**given)
+
+
+def test_inputs_reach_metrics_that_ask_for_them(tmp_path):
+    seen = []
+    trainer = make_trainer(
+        tmp_path,
+        eval_dataset=make_pairs(4),
+        include_for_metrics=["inputs"],
+        compute_metrics=lambda given: seen.append(given.inputs.shape) or {},
+    )
+    trainer.evaluate()
+    assert seen == [(4, 3, 64, 64)]
+
+
+@pytest.mark.parametrize("schedule", ["progressive", "constant"])
+def test_a_whole_number_is_a_rate_too(tmp_path, schedule):
+    trainer = make_trainer(tmp_path, p_init=1, replacement_schedule=schedule, max_steps=2)
+    trainer.train()
+    assert train_logs(trainer)[0]["replacement_rate"] == 1.0

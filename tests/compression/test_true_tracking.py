@@ -356,9 +356,10 @@ def test_a_broken_sequence_outside_training_saves_nothing(tmp_path):
         ([], ValueError, "`tracking_dataset` is empty"),
         ("videos/val", TypeError, "must hold sequences, got a str.*read_sequences"),
         (make_pairs(2), TypeError, "must hold sequences, got a dict.*eval_dataset"),
+        ([procedural_sequences(3, 1, length=1)[0]], ValueError, "procedural-3.* has 1 frame"),
         (drawn(1) * 2, ValueError, "`tracking_dataset` must have distinct names, got several called procedural-3"),
     ],
-    ids=["empty", "folder", "pairs", "twice"],
+    ids=["empty", "folder", "pairs", "short", "twice"],
 )
 def test_what_cannot_be_tracked_is_refused_before_training(tmp_path, sequences, error, message):
     with pytest.raises(error, match=message):
