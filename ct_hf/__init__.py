@@ -48,12 +48,17 @@ def _push_to_hub(self: PreTrainedTracker, repo_id: str, **options: Any) -> Any:
 
 
 def _save_pretrained(
-    self: PreTrainedTracker, save_directory: str | Path, *, push_to_hub: bool = False, **options: Any
+    self: PreTrainedTracker,
+    save_directory: str | Path,
+    is_main_process: bool = True,
+    state_dict: dict[str, Any] | None = None,
+    push_to_hub: bool = False,
+    **options: Any,
 ) -> None:
     """Save the tracker, see [`~transformers.PreTrainedModel.save_pretrained`]; `push_to_hub` pushes it as its method does."""
-    names = ("repo_id", "private", "commit_message", "create_pr", "revision")
+    names = ("repo_id", "private", "commit_message", "commit_description", "create_pr", "revision")
     pushed = {name: options.pop(name) for name in names if name in options}
-    _save(self, save_directory, **options)
+    _save(self, save_directory, is_main_process, state_dict, **options)
     if push_to_hub:
         repo_id = pushed.pop("repo_id", Path(save_directory).name)
         self.push_to_hub(repo_id, token=options.get("token"), **pushed)

@@ -114,7 +114,8 @@ def track(args: argparse.Namespace) -> int:
     video = open_video(args.video)
     model = _place(args.tracker, args)
     with _asked_to_stop() as asked:
-        done = record_tracks(model, video, args.box, args.out or [TrackTable(sys.stdout)], stop=asked)
+        outputs, lost = args.out or [TrackTable(sys.stdout)], {"threshold": args.threshold, "patience": args.patience}
+        done = record_tracks(model, video, args.box, outputs, **lost, stop=asked)
     saved = f", saved to {', '.join(map(str, args.out))}" if args.out else ""
     print(f"{'stopped after' if done.stopped else 'tracked'} {done.num_frames} frames{saved}", file=sys.stderr)
     for target, lost in enumerate(done.lost, start=1):
@@ -247,6 +248,10 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         type=Path,
         help="file to write, several: .mp4 with drawn boxes, .txt of x,y,w,h a frame, .csv with scores (default: to stdout)",
+    )
+    command.add_argument("--threshold", type=float, default=0.25, help="scores below it are low (default: 0.25)")
+    command.add_argument(
+        "--patience", type=int, default=5, help="low scores in a row with which a target is lost (default: 5)"
     )
     _add_device(command)
 

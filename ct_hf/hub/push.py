@@ -64,7 +64,7 @@ def push_folder(
     Args:
         folder (`str` or `Path`): folder of a tracker, or what `ct-hf compress` left behind: then the pictures and figures
             beside the student go with it.
-        repository (`str`): Hub repository, `user/tracker`, made if it is not there.
+        repository (`str`): Hub repository, `user/tracker`, made if it is not there; `tracker` alone is the user's own.
         private (`bool`, *optional*): whether only its owner may see it, as by default. A repository that is public is then
             refused; one that is private stays so in any case.
         message (`str`, *optional*, defaults to `"Upload tracker"`): message of the commit.
@@ -87,10 +87,11 @@ def push_folder(
         raise ValueError(
             f"`repository` must be a Hub repository such as 'user/tracker', got {repository!r}."
         ) from error
-    if "/" not in repository:
-        raise ValueError(f"`repository` must name its owner too, such as 'user/{repository}', got {repository!r}.")
-    files = tracker_files(folder, repository)
     private, api = private is not False, api or HfApi()
+    if "/" not in repository:
+        with reaching(repository):
+            repository = f"{api.whoami()['name']}/{repository}"
+    files = tracker_files(folder, repository)
     with reaching(repository):
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
@@ -121,7 +122,10 @@ def push_model(
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
-    **commit: Any,
+    create_pr: bool = False,
+    commit_description: str | None = None,
+    max_shard_size: int | str = "50GB",
+    variant: str | None = None,
 ) -> CommitInfo:
     """
     Push a tracker that is in memory, as `model.push_to_hub` does; see [`push_folder`].
@@ -133,7 +137,10 @@ def push_model(
         private (`bool`, *optional*): whether only its owner may see it; `True` by default.
         token (`str`, *optional*): access token; the saved one by default.
         revision (`str`, *optional*): branch to push to; the main one by default.
-        commit: see [`push_folder`].
+        create_pr (`bool`, *optional*, defaults to `False`): whether to propose the commit only.
+        commit_description (`str`, *optional*): what the commit says beyond its message.
+        max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`): largest size of a file of weights.
+        variant (`str`, *optional*): part of the names of the files of weights, such as `"fp16"`.
 
     Returns:
         `CommitInfo`: the commit.
@@ -142,7 +149,7 @@ def push_model(
         ValueError, ConnectionError, PermissionError: see [`push_folder`].
     """
     with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size=max_shard_size, variant=variant)
         write_plain_card(folder, model, repo_id)
         return push_folder(
             folder,
@@ -151,7 +158,8 @@ def push_model(
             message=commit_message,
             revision=revision,
             api=HfApi(token=token),
-            **commit,
+            create_pr=create_pr,
+            commit_description=commit_description,
         )
 
 

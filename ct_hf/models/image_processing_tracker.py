@@ -238,11 +238,10 @@ def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
     pixels, upper, lower = torch.from_numpy(image), first, second
     if side > 2 * size:  # most rows of a large window are never looked at
         pixels = pixels.index_select(0, torch.cat([first, second]))
-        upper, lower = torch.arange(2 * size).split(size)
-    pixels = pixels.to(torch.int32)
+        upper, lower = torch.arange(2 * size, device="cpu").split(size)
     # A weight for each value of a row, as torch multiplies whole rows four times as fast as pixels of three values.
     low_weight, high_weight = (weight.repeat_interleave(3) for weight in weights(column_fraction))
-    left, right = (pixels.index_select(1, column).flatten(1) for column in (first, second))
+    left, right = (pixels.index_select(1, column).flatten(1).to(torch.int32) for column in (first, second))
     columns = left.mul_(low_weight).add_(right.mul_(high_weight)).bitwise_right_shift_(4)
     low_weight, high_weight = (weight.unsqueeze(1) for weight in weights(fraction))
     rows = columns.index_select(0, upper).mul_(low_weight).bitwise_right_shift_(16)
@@ -278,12 +277,16 @@ class TrackerImageProcessor(BaseImageProcessor):
         search_factor (`float`, *optional*, defaults to 4.0): side of the search window in the same units.
         image_mean (`list[float]`, *optional*): mean of each channel; ImageNet's by default.
         image_std (`list[float]`, *optional*): standard deviation of each channel; ImageNet's by default.
+        num_templates (`int`, *optional*, defaults to 1): template crops that the tracker looks at.
 
     Example:
 
     ```python
     >>> processor = AutoImageProcessor.from_pretrained("outputs/compress/student")
-    >>> template = processor(frame, boxes=[[10, 20, 40, 30]], target="template")["template_pixel_values"]
+    >>> templates = processor(frame, boxes=[box], target="template")
+    >>> search = processor(next_frame, boxes=[box])
+    >>> boxes, scores = model.locate(model(**templates, **search))
+    >>> search.windows[0].to_frame(boxes[0].numpy())
     ```
     """
 
@@ -297,6 +300,7 @@ class TrackerImageProcessor(BaseImageProcessor):
         search_factor: float = 4.0,
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
+        num_templates: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -306,12 +310,13 @@ class TrackerImageProcessor(BaseImageProcessor):
         self.search_factor = search_factor
         self.image_mean = image_mean if image_mean is not None else [0.485, 0.456, 0.406]
         self.image_std = image_std if image_std is not None else [0.229, 0.224, 0.225]
+        self.num_templates = num_templates
 
     @classmethod
     def from_config(cls, config: TrackerConfig) -> Self:
         """Build the processor that fits a tracker's configuration."""
         names = ("template_size", "search_size", "template_factor", "search_factor", "image_mean", "image_std")
-        return cls(**{name: getattr(config, name) for name in names})
+        return cls(**{name: getattr(config, name) for name in (*names, "num_templates")})
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, **options: Any) -> Any:
         """Push the processor alone, to a repository that is made private by default; a tracker takes its own along."""
@@ -332,10 +337,11 @@ class TrackerImageProcessor(BaseImageProcessor):
         images: Frame | list[Frame],
         boxes: Sequence[Sequence[float]] | np.ndarray,
         target: Literal["template", "search"] = "search",
+        return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """
-        Cut and normalise one crop for each frame and box.
+        Cut and normalise one crop for each frame and box: arguments of the tracker's forward.
 
         Args:
             images (frame or `list` of frames):
@@ -344,14 +350,21 @@ class TrackerImageProcessor(BaseImageProcessor):
                 `x, y, w, h` in pixels of the frame: the target for a template, its last known box for a search region.
             target (`"template"` or `"search"`, *optional*, defaults to `"search"`):
                 Which crop to cut.
+            return_tensors (`str`, *optional*):
+                `"pt"`, which is what comes anyway.
 
         Returns:
-            [`BatchFeature`] with `template_pixel_values` `(number, 1, 3, size, size)` or `search_pixel_values`
-            `(number, 3, size, size)`, and `windows`, the list of [`CropWindow`]s that maps boxes back.
+            [`BatchFeature`] with `template_pixel_values` `(number, num_templates, 3, size, size)`, each template as often as
+            the tracker wants one, and `template_boxes` `(number, num_templates, 4)`, the target in it; or with
+            `search_pixel_values` `(number, 3, size, size)`. Its attribute `windows`, a list of [`CropWindow`], maps boxes of
+            the crops back to the frames.
 
         Raises:
-            ValueError: the numbers of frames and boxes differ, or a box or frame is not usable.
+            ValueError: the numbers of frames and boxes differ, a box or frame is not usable, or `return_tensors` is
+                something else.
         """
+        if return_tensors not in (None, "pt"):
+            raise ValueError(f"`return_tensors` must be 'pt', got {return_tensors!r}: trackers take tensors of torch.")
         if kwargs:
             raise TypeError(
                 f"unexpected argument `{next(iter(kwargs))}`; sizes and normalisation belong to the processor."
@@ -367,9 +380,14 @@ class TrackerImageProcessor(BaseImageProcessor):
         windows = [self.window(box, target) for box in boxes]
         crops = np.stack([window.extract(as_frame(frame)) for window, frame in zip(windows, frames, strict=True)])
         pixels = self.normalize(torch.from_numpy(crops).permute(0, 3, 1, 2))
+        features = BatchFeature({f"{target}_pixel_values": pixels}, tensor_type=None)
         if target == "template":
-            pixels = pixels.unsqueeze(1)
-        return BatchFeature({f"{target}_pixel_values": pixels, "windows": windows}, tensor_type=None)
+            inside = np.stack([window.to_crop(box) for window, box in zip(windows, boxes, strict=True)])
+            inside = torch.from_numpy(inside).to(torch.float32)
+            features["template_pixel_values"] = pixels.unsqueeze(1).repeat(1, self.num_templates, 1, 1, 1)
+            features["template_boxes"] = inside.unsqueeze(1).repeat(1, self.num_templates, 1)
+        features.windows = windows
+        return features
 
 
 __all__ = ["CropWindow", "TrackerImageProcessor"]

@@ -45,14 +45,14 @@ def contract(mlp: nn.Module, function: Callable[..., torch.Tensor], *neurons: to
 
     Args:
         mlp (`nn.Module`): the MLP, which is in training or not.
-        function (`Callable`): its second half, without randomness.
+        function (`Callable`): its second half; what it draws at random is drawn the same again.
         neurons (`torch.Tensor` of shape `(batch_size, num_tokens, intermediate_size)`): one or more.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`.
     """
     if mlp.training and torch.is_grad_enabled():
-        return checkpoint(function, *neurons, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(function, *neurons, use_reentrant=False)
     return function(*neurons)
 
 

@@ -112,8 +112,7 @@ class TrackingSession:
     """
 
     def __init__(self, model: PreTrainedTracker, frame: Frame, box: Any, text_features: torch.Tensor | None = None):
-        if model.training:
-            raise ValueError("`model` is in training mode, where it cannot track. Call `model.eval()` first.")
+        _check_mode(model)
         if text_features is not None and not model.reads_text:
             raise ValueError(f"`text_features` was given, but {type(model).__name__} reads no text. Leave it out.")
         frame = as_frame(frame)
@@ -143,8 +142,9 @@ class TrackingSession:
             `dict[str, Any]`: keyword arguments of the model's forward.
 
         Raises:
-            ValueError: the frame's size is not the first frame's.
+            ValueError: the frame's size is not the first frame's, or the model is in training mode.
         """
+        _check_mode(self.model)
         frame = as_frame(frame)
         if frame_size(frame) != self.size:
             raise ValueError(
@@ -269,6 +269,11 @@ class TrackingSession:
     def _crop(self, window: CropWindow, frame: Frame) -> torch.Tensor:
         pixels = torch.from_numpy(window.extract(frame).copy()).to(self.model.device).permute(2, 0, 1)
         return self.processor.normalize(pixels).to(self.model.dtype).unsqueeze(0)
+
+
+def _check_mode(model: PreTrainedTracker) -> None:
+    if model.training:
+        raise ValueError("`model` is in training mode, where it cannot track. Call `model.eval()` first.")
 
 
 __all__ = ["PredictionError", "Track", "TrackingSession", "check_prediction", "clip_box"]

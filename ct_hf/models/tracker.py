@@ -399,6 +399,12 @@ class PreTrainedTracker(PreTrainedModel):
         **inputs: torch.Tensor | None,
     ) -> TrackerOutput:
         """Predict the box of one frame, with its loss where there is a label."""
+        size = len(search_pixel_values)
+        if search_boxes is not None and tuple(search_boxes.shape) != (size, 4):
+            raise ValueError(
+                f"`search_boxes` has shape {tuple(search_boxes.shape)}, expected one box cx, cy, w, h for each of {size} search "
+                f"crops: {(size, 4)}."
+            )
         inputs = self.cast_inputs({"search_pixel_values": search_pixel_values, **inputs})
         state = self.embed(memory=memory, **inputs)
         hidden_states = {0: state.hidden_states} if 0 in wanted else {}

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers.utils import ModelOutput, logging
 
-from ..models.image_processing_tracker import Frame, as_frame
-from ..models.session import Track, TrackingSession, check_prediction
+from ..models.image_processing_tracker import Frame
+from ..models.session import PredictionError, Track, TrackingSession, check_prediction
 from .video import VideoError, of_one_size
 
 
@@ -117,11 +117,12 @@ def track_targets(
     if not boxes:
         raise ValueError("`boxes` is empty, expected at least one box x, y, w, h.")
     sessions: list[TrackingSession] = []
-    for frame in of_one_size(map(as_frame, frames), getattr(frames, "name", "`frames`")):
+    for frame in of_one_size(frames, getattr(frames, "name", "`frames`")):
         if sessions:
             yield frame, update_together(sessions, [frame] * len(sessions))
         else:
-            sessions = [model.start(frame, box) for box in boxes]
+            # Not by `model.start`, which is the original's where `torch.compile` has wrapped the model.
+            sessions = [TrackingSession(model, frame, box) for box in boxes]
             yield frame, [Track(session.box.copy(), 1.0) for session in sessions]
     if not sessions:
         raise VideoError("`frames` holds no frame.")
@@ -139,11 +140,11 @@ class _Run:
 
 def _start(model: PreTrainedTracker, number: int, frames: Iterable[Frame], box: Sequence[float]) -> _Run:
     name = getattr(frames, "name", f"video {number}")
-    frames = of_one_size(map(as_frame, frames), name)
+    frames = of_one_size(frames, name)
     first = next(frames, None)
     if first is None:
         raise VideoError(f"{name} holds no frame.")
-    session = model.start(first, box)
+    session = TrackingSession(model, first, box)
     return _Run(name, frames, session, [Track(session.box.copy(), 1.0)])
 
 
@@ -156,6 +157,21 @@ def _next_frame(run: _Run) -> Frame | None:
         return None
 
 
+def _update(running: dict[int, _Run], frames: dict[int, Frame]) -> dict[int, Track | None]:
+    """Tracks by video, `None` where the tracker has diverged; no session moves on before all answers are looked at."""
+    left, lost = list(running), {}
+    while True:
+        try:
+            sessions = [running[number].session for number in left]
+            tracks = update_together(sessions, [frames[number] for number in left])
+            return {**dict(zip(left, tracks, strict=True)), **lost}
+        except PredictionError as error:
+            number = next(number for number in left if running[number].session is error.session)
+            logger.warning(f"{running[number].name}: {error} Its frames up to there are kept.")
+            left.remove(number)
+            lost[number] = None
+
+
 def track_videos(
     model: PreTrainedTracker, videos: Iterable[tuple[Iterable[Frame], Sequence[float]]], *, batch_size: int = 8
 ) -> Iterator[list[Track]]:
@@ -163,8 +179,8 @@ def track_videos(
     Follow one target through each of several videos, of which `batch_size` are on their way at any time: when one ends, the
     next takes its place.
 
-    A video that breaks off, by a frame that cannot be read or is of another size, keeps its tracks up to there, with a
-    warning that names the frame; the other videos go on.
+    A video that breaks off, by a frame that cannot be read or used, is of another size, or in which the tracker predicts NaN,
+    keeps its tracks up to there, with a warning that names the frame; the other videos go on.
 
     Args:
         model ([`~models.tracker.PreTrainedTracker`]): tracker in evaluation mode.
@@ -193,9 +209,11 @@ def track_videos(
         frames = {number: _next_frame(run) for number, run in running.items()}
         for number in [number for number, frame in frames.items() if frame is None]:
             finished[number] = running.pop(number).tracks
-        tracks = update_together([run.session for run in running.values()], [frames[number] for number in running])
-        for run, track in zip(running.values(), tracks, strict=True):
-            run.tracks.append(track)
+        for number, track in _update(running, frames).items():
+            if track is None:
+                finished[number] = running.pop(number).tracks
+            else:
+                running[number].tracks.append(track)
         while due in finished:
             yield finished.pop(due)
             due += 1

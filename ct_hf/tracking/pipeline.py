@@ -127,7 +127,11 @@ class VisualObjectTrackingPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[list[dict[str, Any]]]:
         """Videos in lock-step; `num_workers` is not used, since frames are read as they are needed."""
-        videos = (self.preprocess(each, **preprocess_params) for each in inputs)
+        if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):  # a data set may know no end but its length
+            each_input = map(inputs.__getitem__, range(len(inputs)))
+        else:
+            each_input = inputs
+        videos = (self.preprocess(each, **preprocess_params) for each in each_input)
         for tracks in self._track(videos, batch_size):
             yield self.postprocess(tracks, **postprocess_params)
 

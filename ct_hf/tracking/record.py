@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ..models.image_processing_tracker import Frame
 from ..models.session import Track
 from .batch import track_targets
 from .drawing import draw_tracks
-from .lost import LostWatch
+from .lost import LOW_SCORE, PATIENCE, LostWatch
 from .video import Video
 from .writer import VideoWriter
 
@@ -38,16 +39,19 @@ class Output(Protocol):
 
 
 class DrawnVideo:
-    """The video with its targets drawn, see [`~drawing.draw_tracks`]."""
+    """The video with its targets drawn, see [`~drawing.draw_tracks`]; frames of a live one at the times when they came."""
 
-    def __init__(self, path: Path, rate: Fraction):
+    def __init__(self, path: Path, rate: Fraction, live: bool = False):
         self.writer = VideoWriter(path, rate)
         self.close = self.writer.close
+        self.live, self.started = live, None
 
     def add(self, frame: Frame, tracks: Sequence[Track], watches: Sequence[LostWatch]) -> None:
         """See [`Output`]."""
         low, lost = [watch.low > 0 for watch in watches], [watch.lost for watch in watches]
-        self.writer.write(draw_tracks(frame, tracks, low=low, lost=lost))
+        now = time.perf_counter()
+        self.started = now if self.started is None else self.started
+        self.writer.write(draw_tracks(frame, tracks, low=low, lost=lost), now - self.started if self.live else None)
 
 
 class BoxText:
@@ -95,20 +99,21 @@ def check_output(path: str | Path) -> Path:
     return path
 
 
-def open_output(path: str | Path, rate: Fraction) -> Output:
+def open_output(path: str | Path, rate: Fraction, live: bool = False) -> Output:
     """
     Open a file for tracks, by its suffix.
 
     Args:
         path (`str` or `Path`): `.mp4` for the drawn video, `.txt` for boxes as benchmarks write them, `.csv` for a table.
         rate (`Fraction`): frames a second of a video.
+        live (`bool`, *optional*, defaults to `False`): whether frames are to be seen at the times when they came.
 
     Raises:
         ValueError: another suffix.
     """
     path = check_output(path)
     if path.suffix.lower() == ".mp4":
-        return DrawnVideo(path, rate)
+        return DrawnVideo(path, rate, live)
     if path.suffix.lower() == ".txt":
         return BoxText(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +142,8 @@ def record_tracks(
     boxes: Sequence[Sequence[float]],
     outputs: Sequence[str | Path | Output],
     *,
+    threshold: float = LOW_SCORE,
+    patience: int = PATIENCE,
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Recording:
@@ -149,6 +156,8 @@ def record_tracks(
         video ([`~video.Video`]): what [`~video.open_video`] opened.
         boxes (sequence of 4 floats each): `x, y, w, h` of each target in pixels of the first frame.
         outputs (sequence): files by name, see [`open_output`], or outputs that are open and stay so.
+        threshold (`float`, *optional*, defaults to 0.25): scores below it are low, see [`~lost.LostWatch`].
+        patience (`int`, *optional*, defaults to 5): low scores in a row with which a target is lost.
         progress (`bool`, *optional*, defaults to `True`): whether to show a progress bar.
         stop (`Callable`, *optional*): asked after each frame whether to stop there.
 
@@ -162,7 +171,7 @@ def record_tracks(
     for each in outputs:
         if isinstance(each, str | Path) and check_output(each).resolve() == Path(video.name).resolve():
             raise ValueError(f"`out` {each} is the video itself. Give another name, so that it is not written over.")
-    watches = [LostWatch() for _ in boxes]
+    watches = [LostWatch(threshold, patience) for _ in boxes]
     lost, number, stopped = [0] * len(boxes), 0, False
     steps = track_targets(model, video, boxes)
     first = next(steps)  # boxes that cannot be used are found before a file of last time is written over
@@ -170,7 +179,7 @@ def record_tracks(
         sinks = []
         for each in outputs:
             if isinstance(each, str | Path):
-                sinks.append(open_output(each, video.rate))
+                sinks.append(open_output(each, video.rate, video.live))
                 stack.callback(sinks[-1].close)
             else:
                 sinks.append(each)

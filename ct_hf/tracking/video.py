@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers.utils import logging
 
-from ..models.image_processing_tracker import Frame, frame_size
+from ..models.image_processing_tracker import Frame, as_frame, frame_size
 
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ class Video:
         rate (`Fraction`): frames a second; 30 where the source does not say. Videos of variable rate have their mean.
         num_frames (`int`, *optional*): how many frames the source claims to hold; `None` if it does not say.
         read (`Callable`): opens the source and gives its frames.
+        live (`bool`, *optional*, defaults to `False`): whether frames come as they happen, by no rate that is known.
     """
 
     name: str
     rate: Fraction
     num_frames: int | None
     read: Callable[[], Iterator[np.ndarray]]
+    live: bool = False
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """
@@ -106,23 +108,31 @@ def open_video(source: str | Path | int) -> Video:
             f"`source` {source} does not exist. Give a video file, a folder of images or a camera (0, /dev/video0)."
         )
     if path.is_char_device():
-        return Video(text, DEFAULT_RATE, None, lambda: _decode(text, "v4l2"))
+        return Video(text, DEFAULT_RATE, None, lambda: _decode(text, "v4l2"), live=True)
+    if path.is_fifo():
+        raise VideoError(
+            f"`source` {source} is a pipe, of which the start cannot be read twice. Write it to a file first."
+        )
     return _open_file(text)
 
 
 def of_one_size(frames: Iterable[Frame], name: str) -> Iterator[Frame]:
     """
-    Pass on frames as long as they are of one size.
+    Pass on frames as long as they can be used and are of one size.
 
     Args:
         frames (iterable of frames): see [`~models.image_processing_tracker.as_frame`].
         name (`str`): what the message calls the video.
 
     Raises:
-        VideoError: a frame is of another size than the first; the message names it.
+        VideoError: a frame is none, or of another size than the first; the message names it.
     """
     size = None
     for number, frame in enumerate(frames):
+        try:
+            frame = as_frame(frame)
+        except (TypeError, ValueError) as error:
+            raise VideoError(f"{name}, frame {number}: {error}") from error
         size = size or frame_size(frame)
         if frame_size(frame) != size:
             raise VideoError(

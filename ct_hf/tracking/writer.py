@@ -41,14 +41,17 @@ class VideoWriter:
         self._container: Any = None
         self._stream: VideoStream | None = None
         self._shape: tuple[int, ...] = ()
+        self._place = -1
 
-    def write(self, frame: np.ndarray) -> None:
+    def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
         """
         Add a frame.
 
         Args:
             frame (`np.ndarray` of shape `(height, width, 3)`): uint8 RGB. Odd sides are lengthened by a pixel at the right
                 or bottom, since the encoders take even ones only.
+            seconds (`float`, *optional*): when it is to be seen, from the start of the video, kept to one over the rate; by
+                default one over the rate after the frame before. No frame comes before or with another.
 
         Raises:
             VideoError: it is not of the first frame's size.
@@ -60,6 +63,9 @@ class VideoWriter:
         height, width = frame.shape[:2]
         padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+        place = self._place + 1
+        self._place = place if seconds is None else max(place, round(seconds * self.rate))
+        picture.pts, picture.time_base = self._place, 1 / self.rate
         self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:

@@ -211,6 +211,13 @@ def test_every_way_of_transformers_pushes_privately(hub, api, tiny_tracker, tmp_
     assert not any((tmp_path / name).exists() for name in ("README.md", "modeling_ostrack.py")), (
         "a folder is only saved"
     )
+    tiny_tracker.save_pretrained(tmp_path / "tiny", True, push_to_hub=True)
+    assert files_of(hub, "org/tiny").keys() == SAVED | CODE, "the user's own, of the folder's name"
+    tiny_tracker.push_to_hub("org/parts", max_shard_size="20kB", commit_description="In parts.")
+    assert sum(name.endswith(".safetensors") for name in files_of(hub, "org/parts")) > 1
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tags'"):
+        tiny_tracker.push_to_hub("org/tagged", tags=["x"])
+    assert ("models", "org/tagged") not in hub.repositories, "nothing is left behind"
     with pytest.raises(ValueError, match="org/open is public"):
         api.create_repo("org/open", private=False)
         tiny_tracker.save_pretrained(tmp_path, push_to_hub=True, repo_id="org/open")
@@ -235,7 +242,7 @@ def test_folders_that_hold_no_tracker(tmp_path, tiny_tracker, hub, api):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(ValueError, match="holds a vit, which is no tracker"):
         push_folder(tmp_path, PLACE, api=api)
-    for name in ("tiny", "a/b/c", "/srv/x", ""):
+    for name in ("a/b/c", "/srv/x", ""):
         with pytest.raises(ValueError, match="`repository` must"):
             push_folder(tmp_path, name, api=api)
     assert hub.requests == [], "nothing was asked of the Hub"

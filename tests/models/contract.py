@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from ct_hf.models import PreTrainedTracker, TrackerConfig, TrackerImageProcessor, TrackerOutput
+from ct_hf.models.session import clip_box
 
 from .contract_tools import LOAD_WITHOUT_THE_PACKAGE, Exported, assert_equal, perturb, tensors_of
 from .contract_training import TrainingContract
@@ -345,6 +346,29 @@ class TrackerContract(TrainingContract):
         with torch.no_grad():
             actual = program.module()(*others.values())
             assert_equal(actual, tuple(tensors_of(model(**others)).values()), atol=1e-5)
+
+    def test_takes_what_its_image_processor_makes(self, model):
+        """Templates as often as it wants them, with the boxes in them, and nothing that it does not take."""
+        frames = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
+        processor, box = TrackerImageProcessor.from_config(model.config), [30.0, 24.0, 28.0, 20.0]
+        templates = processor(frames[0], boxes=[box], target="template", return_tensors="pt")
+        search = processor(frames[1], boxes=[box])
+        with torch.inference_mode():
+            boxes, scores = model.locate(model(**templates, **search))
+        assert torch.isfinite(boxes).all() and templates["template_boxes"].shape == (1, model.config.num_templates, 4)
+        session = model.start(frames[0], box)
+        if len(session.templates.select(1)) < model.config.num_templates:
+            return  # it looks at fewer templates at first
+        track = session.update(frames[1])
+        assert float(scores[0]) == pytest.approx(track.score, abs=1e-5)
+        found = clip_box(search.windows[0].to_frame(boxes[0].float().numpy()), (120, 90))
+        np.testing.assert_allclose(found, track.box, atol=1e-3)
+
+    @pytest.mark.parametrize("shape", [(1, 4), (2, 1, 4), (4,)])
+    def test_labels_of_another_shape_are_refused(self, model, inputs, shape):
+        """Broadcast, each crop would be trained on the labels of all."""
+        with pytest.raises(ValueError, match=r"`search_boxes` has shape .*, expected one box"):
+            model(**inputs, search_boxes=torch.full(shape, 0.5))
 
     def test_tracks(self, model):
         """The session's boxes stay in the frame, and two sessions of one model do not disturb each other."""

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 import ct_hf
+from ct_hf import SUTrackConfig
 from ct_hf.models.image_processing_tracker import (
     CropWindow,
     TrackerImageProcessor,
@@ -203,6 +204,7 @@ class TestProcessor:
         "search_factor": 3.5,
         "image_mean": [0.1, 0.2, 0.3],
         "image_std": [0.4, 0.5, 0.6],
+        "num_templates": 2,
     }
 
     def test_shapes(self, noise_frames):
@@ -210,18 +212,16 @@ class TestProcessor:
         boxes = [[10, 20, 30, 20], [50, 40, 8, 12]]
         template = processor(noise_frames[0], boxes=boxes, target="template")
         search = processor([noise_frames[0], Image.fromarray(noise_frames[1])], boxes=boxes)
-        assert template["template_pixel_values"].shape == (2, 1, 3, 48, 48)
+        assert template["template_pixel_values"].shape == (2, 2, 3, 48, 48)
         assert search["search_pixel_values"].shape == (2, 3, 80, 80)
         assert search["search_pixel_values"].dtype == torch.float32
-        assert [window.output_size for window in search["windows"]] == [80, 80]
-        assert [window.size for window in template["windows"]] == [
-            CropWindow.around(box, 1.5, 48).size for box in boxes
-        ]
+        assert [window.output_size for window in search.windows] == [80, 80]
+        assert [window.size for window in template.windows] == [CropWindow.around(box, 1.5, 48).size for box in boxes]
 
     def test_values(self, noise_frames):
         processor = TrackerImageProcessor(**self.FIELDS)
         batch = processor(noise_frames[0], boxes=[[10, 20, 30, 20]])
-        crop = batch["windows"][0].extract(noise_frames[0])
+        crop = batch.windows[0].extract(noise_frames[0])
         expected = (crop / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
         assert np.allclose(batch["search_pixel_values"][0].permute(1, 2, 0), expected, atol=1e-5)
 
@@ -231,6 +231,8 @@ class TestProcessor:
             processor([noise_frames[0]], boxes=[[1, 2, 3, 4]] * 2)
         with pytest.raises(ValueError, match='`target` must be "template" or "search", got \'both\''):
             processor(noise_frames[0], boxes=[[1, 2, 3, 4]], target="both")
+        with pytest.raises(ValueError, match="`return_tensors` must be 'pt', got 'np'"):
+            processor(noise_frames[0], boxes=[[1, 2, 3, 4]], return_tensors="np")
 
     def test_round_trip_through_auto(self, tmp_path, tiny_config):
         """Every field survives, alone and beside a model."""
@@ -242,8 +244,8 @@ class TestProcessor:
         assert {name: getattr(loaded, name) for name in self.FIELDS} == self.FIELDS
         assert loaded.to_dict() == processor.to_dict()
 
-    def test_is_built_from_the_configuration(self, tiny_config):
-        config = type(tiny_config)(**{**tiny_config.to_dict(), **self.FIELDS})
+    def test_is_built_from_the_configuration(self):
+        config = SUTrackConfig(**self.FIELDS)
         processor = TrackerImageProcessor.from_config(config)
         assert {name: getattr(processor, name) for name in self.FIELDS} == self.FIELDS
 

@@ -58,3 +58,16 @@ def test_neurons_alone_are_kept_and_no_product_is_repeated(kind, wide_tensors):
         assert output.requires_grad
     assert kept == wide_tensors
     assert products[True] == products[False]
+
+
+def test_gradients_are_right_where_the_last_layer_draws():
+    """As one does that was wrapped for LoRA: backward has to see the mask of forward."""
+    mlp, tokens = build("plain")
+    mlp.fc2 = nn.Sequential(nn.Dropout(0.5), mlp.fc2)
+    found = []
+    for function in (mlp.train(), lambda states: mlp.fc2(mlp.activation_fn(mlp.fc1(states)))):
+        torch.manual_seed(0)
+        leaf = tokens.clone().requires_grad_()
+        function(leaf).square().sum().backward()
+        found.append(leaf.grad)
+    assert torch.equal(*found)

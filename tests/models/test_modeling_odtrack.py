@@ -291,7 +291,9 @@ class TestSession:
         for number, frame in enumerate(frames[1:], start=1):
             wanted = original_selection(number, 2)
             templates = [
-                session.processor(frames[index], boxes=[boxes[index]], target="template")["template_pixel_values"]
+                session.processor(frames[index], boxes=[boxes[index]], target="template")["template_pixel_values"][
+                    :, :1
+                ]
                 for index in wanted
             ]
             inputs = session.inputs(frame)

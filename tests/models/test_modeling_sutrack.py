@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from ct_hf.models import SUTrackConfig
+from ct_hf.models import SUTrackConfig, TrackerImageProcessor
 from ct_hf.models.cost import count_gmacs
 from ct_hf.models.modeling_sutrack import SUTrackTemplateBank, foreground_share
 from ct_hf.models.templates import TemplateCrop
@@ -100,6 +100,12 @@ class TestSecondModality(TestTwoTemplates):
             ValueError, match=r"`template_pixel_values` has shape \(1, 2, 3, 32, 32\), expected .*, 6, 32"
         ):
             session.update(frame)
+
+    def test_takes_what_its_image_processor_makes(self, model):
+        frame, box = np.zeros((80, 100, 3), dtype=np.uint8), [[30, 20, 20, 16]]
+        processor = TrackerImageProcessor.from_config(model.config)
+        with pytest.raises(ValueError, match=r"expected \(batch_size, 2, 6, 32, 32\)"):
+            model(**processor(frame, boxes=box, target="template"), **processor(frame, boxes=box))
 
     def test_loads_as_remote_code_without_the_package(self):
         pytest.skip("ends in a tracked frame, which is RGB")

@@ -76,6 +76,14 @@ class TestStart:
         with pytest.raises(ValueError, match=r"`model` is in training mode.*model.eval\(\)"):
             copy.deepcopy(tiny_tracker).train().start(noise_frames[0], BOX)
 
+    def test_training_mode_in_the_middle_is_refused(self, tiny_tracker, noise_frames):
+        """Batch norms would learn from the video, and answer otherwise."""
+        tracker = copy.deepcopy(tiny_tracker)
+        session = tracker.start(noise_frames[0], BOX)
+        tracker.train()
+        with pytest.raises(ValueError, match="`model` is in training mode"):
+            session.update(noise_frames[1])
+
     def test_float_frames_are_refused(self, tiny_tracker, session, noise_frames):
         for call in (lambda frame: tiny_tracker.start(frame, BOX), session.update):
             with pytest.raises(TypeError, match="`frame` must hold uint8 values in 0..255, got float64"):
@@ -108,7 +116,7 @@ class TestUpdate:
             with torch.no_grad():
                 output = tiny_tracker(template, batch["search_pixel_values"])
                 boxes, scores = tiny_tracker.head.locate(output)
-            x, y, w, h = batch["windows"][0].to_frame(boxes[0].numpy())
+            x, y, w, h = batch.windows[0].to_frame(boxes[0].numpy())
             left, top = min(max(0, x), 90), min(max(0, y), 70)
             right, bottom = min(max(10, x + w), 100), min(max(10, y + h), 80)
             expected = np.array([left, top, max(10, right - left), max(10, bottom - top)])

@@ -186,6 +186,42 @@ class TestTrackVideos:
         assert opened == [0, 1]
         assert len(list(results)) == 4
 
+    @pytest.mark.parametrize("broken", [None, np.zeros((80, 100, 3)), np.zeros((80, 100, 4), dtype=np.uint8)])
+    def test_a_frame_that_is_none_ends_its_video_alone(self, models, frames, caplog, broken):
+        videos = [(frames, BOX), ([*frames[:3], broken, *frames[3:]], BOX), (frames, OTHER_BOX)]
+        lengths = [len(tracks) for tracks in track_videos(models("ostrack"), videos)]
+        assert lengths == [len(frames), 3, len(frames)]
+        assert "video 1, frame 3: `frame` must" in caplog.text and "Its 3 frames up to there are kept" in caplog.text
+
+    def test_an_answer_that_is_no_place_ends_its_video_alone(self, models, frames, caplog, monkeypatch):
+        model = models("ostrack")
+        expected = [alone(model, frames, box) for box in (BOX, OTHER_BOX)]
+        original, steps = type(model).locate, []
+
+        def locate(self, output):
+            boxes, scores = original(self, output)
+            steps.append(len(boxes))
+            if len(boxes) == 3 and steps.count(3) > 1:
+                boxes[1] = float("nan")
+            return boxes, scores
+
+        monkeypatch.setattr(type(model), "locate", locate)
+        first, second, third = track_videos(model, [(frames, BOX), (frames, BOX), (frames, OTHER_BOX)])
+        assert len(second) == 2 and "video 1: the tracker predicted [nan" in caplog.text
+        assert_same(first[1:], expected[0])
+        assert_same(third[1:], expected[1])
+
+    def test_a_compiled_tracker_is_used_as_such(self, models, frames):
+        calls = []
+
+        def backend(graph, _):
+            calls.append(graph)
+            return graph.forward
+
+        compiled = torch.compile(models("ostrack"), backend=backend)
+        tracks = list(track_targets(compiled, frames[:3], [BOX]))
+        assert calls and len(tracks) == 3
+
     def test_a_video_that_breaks_off_keeps_what_it_has(self, models, frames, caplog):
         model = models("ostrack")
         broken = [*frames[:3], frames[3][:50]]

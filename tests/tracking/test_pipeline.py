@@ -158,3 +158,15 @@ def test_refuses_boxes_and_rules(pipe, frames):
         pipe({"frames": frames, "box": BOX}, patience=0)
     with pytest.raises(TypeError, match="colour"):
         pipe({"frames": frames, "box": BOX}, colour="red")
+
+
+def test_a_data_set_that_knows_its_length_alone(pipe, frames):
+    class Videos(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, number):
+            assert number < 2, "it was asked for more than it has"
+            return {"frames": frames[:3], "box": BOX}
+
+    assert [len(tracks) for tracks in pipe(Videos())] == [3, 3]

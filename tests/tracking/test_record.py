@@ -1,6 +1,9 @@
 import csv
 import io
+from dataclasses import replace
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
@@ -96,3 +99,18 @@ class TestRefuses:
         with pytest.raises(ValueError, match="`out` .*video.mp4 is the video itself"):
             record_tracks(model, open_video(path), [[10, 10, 20, 20]], [path], progress=False)
         assert path.stat().st_size == size
+
+
+def test_a_camera_is_recorded_at_the_pace_of_its_tracker(model, video, tmp_path, monkeypatch):
+    clock = iter(np.arange(100) * 0.2)
+    monkeypatch.setattr(record, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    record_tracks(model, replace(video, live=True), [BOX], [tmp_path / "live.mp4"], progress=False)
+    with av.open(str(tmp_path / "live.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    np.testing.assert_allclose(np.diff(times), 0.2, atol=1e-3)
+
+
+def test_the_rule_of_loss_is_the_users(model, video, tmp_path):
+    done = record_tracks(model, video, [BOX], [tmp_path / "t.csv"], threshold=1.0, patience=1, progress=False)
+    # The first frame has score 1; no score of a model is that high.
+    assert done.lost == [done.num_frames - 1]

@@ -91,3 +91,13 @@ def test_refuses_a_frame_of_another_size(tmp_path):
         video.write(numbered(0))
         video.write(numbered(1, (60, 48)))
     assert len(list(open_video(tmp_path / "video.mp4"))) == 1
+
+
+def test_frames_are_seen_when_they_came(tmp_path):
+    """Of a camera whose tracker is slower than the rate; two at once come one after the other."""
+    with VideoWriter(tmp_path / "slow.mp4", 30) as writer:
+        for seconds in (0.0, 0.1, 0.1, 0.5, 1.0):
+            writer.write(np.zeros((32, 48, 3), dtype=np.uint8), seconds)
+    with av.open(str(tmp_path / "slow.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    assert np.subtract(times, times[0]) == pytest.approx([0, 3 / 30, 4 / 30, 15 / 30, 1])
