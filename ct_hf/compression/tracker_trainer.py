@@ -257,9 +257,8 @@ class TrackerTrainer(ResumableTrainer):
             means = self._means("eval", torch.mean)
             logs.update({self._evaluating + name: value for name, value in means.items()})
             logs.update(self._tracked)
-        elif (
-            "loss" in logs or "train_loss" in logs
-        ):  # all processes log these; a callback may log its own in one of them
+        # All processes log these two; what a callback logs, it may log in one of them.
+        elif "loss" in logs or "train_loss" in logs:
             means = self._means("train", torch.nanmean)
             logs.update({name: value for name, value in means.items() if not math.isnan(value)})
             if "loss" in logs:
@@ -385,9 +384,8 @@ class TrackerTrainer(ResumableTrainer):
         if skipped is not None and self.model.training:
             self._pending_skips[: len(CAUSES)] += skipped.cpu()
         for name in ("template_pixel_values", "search_pixel_values"):
-            if not inputs[
-                name
-            ].is_floating_point():  # grey levels, of a wider type where a `datasets.Dataset` kept them
+            # Grey levels are of a wider type than uint8 where a `datasets.Dataset` kept them.
+            if not inputs[name].is_floating_point():
                 inputs[name] = self.processing_class.normalize(inputs[name])
         return inputs
 
