@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-REAL := $(if $(SEQUENCES),--sequences $(SEQUENCES))
+REAL := $(if $(SEQUENCES),--sequences "$(SEQUENCES)")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test reproduce reproduce-quick
@@ -22,7 +22,7 @@ setup: .venv/installed  ## Make .venv with everything the project needs, pinned
 	touch $@
 
 demo: setup  ## Compress the small teacher, show what it kept (some minutes on two cores), on SEQUENCES=videos if given
-	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch $(if $(SEQUENCES),--eval $(SEQUENCES))
+	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch $(if $(SEQUENCES),--eval "$(SEQUENCES)")
 
 test: setup  ## Run style checks and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile

@@ -165,17 +165,32 @@ def load_tracker(path: str, argument: str, dtype: str = "auto") -> Any:
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModel
+    from transformers.utils import CONFIG_NAME
 
     import ct_hf  # noqa: F401 - registers the trackers
 
     from .models import PreTrainedTracker
 
+    place = Path(path)
+    if place.is_file():
+        raise ValueError(
+            f"`{argument}` {path} is a file, expected a folder or a Hub repository. An original checkpoint becomes one by `ct-hf convert`."
+        )
+    if not (place / CONFIG_NAME).is_file() and (place / "student" / CONFIG_NAME).is_file():
+        raise ValueError(
+            f"`{argument}` {path} holds the results of a compression. Its tracker is {place / 'student'}."
+        )
     try:
-        model = AutoModel.from_pretrained(path, dtype=dtype)
-    except OSError as error:
-        raise OSError(f"`{argument}` {path} cannot be loaded. {error}") from error
+        model, loading = AutoModel.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except StrictDataclassError as error:
         raise ValueError(f"`{argument}` {path} has a configuration that fits no tracker. {error}") from error
+    except (OSError, ValueError) as error:
+        raise type(error)(f"`{argument}` {path} cannot be loaded. {error}") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"`{argument}` {path} lacks {len(missing)} tensors that its configuration asks for, such as {missing[0]}. Save the "
+            "tracker again, or correct config.json."
+        )
     if not isinstance(model, PreTrainedTracker):
         raise ValueError(f"`{argument}` {path} holds a {type(model).__name__}, which is no tracker.")
     return model.eval()
@@ -324,14 +339,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (sequence of `str`, *optional*): arguments; those of the process by default.
 
     Returns:
-        `int`: 0, 1 after an error that the user can mend, or 130 if a tracker was stopped on its way.
+        `int`: 0, 1 after an error that the user can mend, or 130 if it was stopped on its way.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["compress"]:  # takes all that transformers' Trainer takes
-        from .cli_compress import main as compress
+    try:
+        if argv[:1] == ["compress"]:  # takes all that transformers' Trainer takes, and says itself what is wrong
+            from .cli_compress import main as compress
 
-        compress(argv[1:])
-        return 0
+            compress(argv[1:])
+            return 0
+        return _run(argv)
+    except KeyboardInterrupt:
+        print("ct-hf: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     try:
         return args.run(args) or 0

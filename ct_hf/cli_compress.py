@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import sys
 import time
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
@@ -27,6 +28,7 @@ from .compression import (
     plan_from_arguments,
     plot_training,
 )
+from .compression.checkpoints import list_checkpoints
 from .compression.true_tracking import check_tracking_dataset
 from .data import (
     Photographs,
@@ -245,18 +247,23 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     }
     if script.teacher is None:
         parser.error("--teacher is missing: give the folder or the Hub repository of the tracker to compress.")
-    if args.eval_strategy == "no":
-        if args.load_best_model_at_end:
-            parser.error(
-                "--load_best_model_at_end has nothing to choose by: give --eval_strategy steps, and --eval_steps."
-            )
-        if args.save_strategy == "best":  # nothing would ever be saved
-            args.save_strategy, args.save_total_limit = SaveStrategy.STEPS, args.save_total_limit or 2
+    if args.eval_strategy == "no" and args.load_best_model_at_end:
+        parser.error(
+            "--load_best_model_at_end has nothing to choose by: give --eval_strategy steps, and --eval_steps."
+        )
+    if "save_strategy" not in defaults and not any(re.match("--save[_-]strategy", word) for word in argv):
+        # Not by the parser: transformers would ask for a multiple of --eval_steps, as if the best were not saved beside.
+        args.save_strategy, args.save_total_limit = SaveStrategy.STEPS, args.save_total_limit or 2
+    out = Path(args.output_dir)
+    if (there := list_checkpoints(out)) and not args.resume_from_checkpoint and not script.dry_run:
+        parser.error(
+            f"--output_dir {out} holds {there[-1].name} of another run, which this one would remove. Go on with it by "
+            "--resume_from_checkpoint True, give another folder, or delete this one."
+        )
     if script.ratios and len(script.ratios) != len(script.train or ()):
         parser.error(f"--ratios has {len(script.ratios)} numbers for {len(script.train or ())} data sets of --train.")
     set_seed(args.seed)
     started = time.perf_counter()
-    out = Path(args.output_dir)
 
     ################
     # Teacher and student
@@ -264,8 +271,11 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     with _answered_in_a_line(parser):
         teacher = load_tracker(script.teacher, "--teacher")
         plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
-        student, report = build_student(teacher, plan, args.initialization, drop_path_rate=args.drop_path_rate)
-    summary = describe_compression(student, teacher, plan, report, args.per_device_train_batch_size)
+        drops = args.drop_path_rate or hasattr(teacher.config, "drop_path_rate")
+        changes = {"drop_path_rate": args.drop_path_rate} if drops else {}
+        student, report = build_student(teacher, plan, args.initialization, **changes)
+    batch_size = args.per_device_train_batch_size
+    summary = describe_compression(student, teacher, plan, report, batch_size, script.search_frames)
     if args.should_log:
         print(summary)
     if script.dry_run:
@@ -311,7 +321,8 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
             plan=plan,
             tracking_dataset=tracking_dataset,
         )
-    training = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+        checkpoint = trainer.find_checkpoint(args.resume_from_checkpoint)
+    training = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(out / "student"), _internal_call=True)  # it is pushed below, with all that is said of it
     skipped = dict(trainer.skipped)
     logged = any("loss" in row for row in trainer.state.log_history)  # a run may be shorter than `logging_steps`

@@ -343,3 +343,32 @@ def test_commands_explain_themselves():
     help_text = subprocess.run([sys.executable, "-m", "ct_hf.cli", "--help"], capture_output=True, text=True).stdout
     for command in ("convert", "track", "evaluate", "report", "push"):
         assert command in help_text
+
+
+def test_places_that_hold_something_else_than_a_tracker(tmp_path, capsys):
+    (tmp_path / "OSTrack_ep0300.pth.tar").write_bytes(b"\x80")
+    student = OSTrackModel(OSTrackConfig(**TINY))
+    student.save_pretrained(tmp_path / "run" / "student")
+    config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
+    shutil.copytree(tmp_path / "run" / "student", tmp_path / "cut")
+    (tmp_path / "cut" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    for name, answer in (
+        ("OSTrack_ep0300.pth.tar", "is a file, expected a folder or a Hub repository. An original checkpoint"),
+        ("run", f"Its tracker is {tmp_path / 'run' / 'student'}"),
+        ("cut", "lacks 16 tensors that its configuration asks for, such as layers.2."),
+    ):
+        given = ["track", str(tmp_path / "cut"), "--box", "1,1,5,5", "--tracker", str(tmp_path / name)]
+        Image.new("RGB", (40, 30)).save(tmp_path / "cut" / "1.png")
+        assert main(given) == 1
+        assert answer in capsys.readouterr().err
+
+
+def test_a_command_that_is_interrupted_says_so_in_a_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ct_hf.cli.evaluate", interrupted)
+    monkeypatch.setattr("ct_hf.cli_compress.main", interrupted)
+    for given in (["evaluate", "--tracker", "t", "--sequences", "s"], ["compress"]):
+        assert main(given) == 130
+        assert capsys.readouterr().err == "ct-hf: stopped\n"

@@ -18,10 +18,12 @@ RENDERED = [{"share": 1.0, "source": "RenderedClips", "seed": 42}]
 CONDITIONS = "cpu, float32, batch size 1, 1 thread, 0 frames of warm-up, clock: all of a step"
 
 
-def make_record(tmp_path, data=RENDERED, step=700, **arguments):
+def make_record(tmp_path, data=RENDERED, step=700, is_best=False, **arguments):
     args = CompressionArguments(output_dir=str(tmp_path), use_cpu=True, **arguments)
     teacher = {"name": "teacher", "num_hidden_layers": 2}
-    return record_compression(args, PLAN, teacher=teacher, data=data, pairs_per_step=64, max_steps=700, step=step)
+    return record_compression(
+        args, PLAN, teacher=teacher, data=data, pairs_per_step=64, max_steps=700, step=step, is_best=is_best
+    )
 
 
 def describe(record, **changes):
@@ -72,10 +74,10 @@ def test_settings_are_those_of_the_record(tmp_path):
 
 def test_the_best_checkpoint_is_named_and_what_it_was_chosen_on(tmp_path):
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
-    record = make_record(tmp_path, step=300, metric_for_best_model="tracking_auc", **best)
+    record = make_record(tmp_path, step=300, is_best=True, metric_for_best_model="tracking_auc", **best)
     assert training_rows(record)["Steps"] == "700; kept are the weights of step 300, best by tracking_auc"
     assert "these figures flatter it" in describe(record).notes
-    for other in (make_record(tmp_path), make_record(tmp_path, metric_for_best_model="loss", **best)):
+    for other in (make_record(tmp_path), make_record(tmp_path, is_best=True, metric_for_best_model="loss", **best)):
         assert "flatter" not in describe(other).notes
 
 

@@ -101,7 +101,7 @@ def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker
     assert main(["compress", *arguments, "--dataloader_num_workers", "0"]) == 0
     assert (tmp_path / "out" / "student" / "model.safetensors").exists()
     with pytest.raises(SystemExit):
-        main(["compress", *arguments, "--eval_strategy", "steps"])
+        main(["compress", *arguments, "--eval_strategy", "steps", "--output_dir", str(tmp_path / "other")])
     assert "`tracking_dataset` was given, but FSDP" in capsys.readouterr().err
 
 
@@ -149,7 +149,7 @@ def test_what_is_judged_at_the_end_is_looked_at_before_training(tiny_tracker, tm
     assert not (tmp_path / "out" / "student").exists()
 
 
-def test_checkpoints_are_saved_unless_the_best_are(tiny_tracker, tmp_path, monkeypatch):
+def test_checkpoints_are_saved_whatever_is_evaluated(tiny_tracker, tmp_path, monkeypatch):
     told = {}
 
     def train(self, **_):
@@ -162,4 +162,36 @@ def test_checkpoints_are_saved_unless_the_best_are(tiny_tracker, tmp_path, monke
     for more in ([], ["--eval_strategy", "steps", "--eval_steps", "1"]):
         with pytest.raises(RuntimeError, match="enough"):
             main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", *more])
-    assert told == {"no": ("steps", 2), "steps": ("best", None)}
+    assert told == {"no": ("steps", 2), "steps": ("steps", 2)}
+    with pytest.raises(RuntimeError, match="enough"):
+        main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", "--save-strategy", "no"])
+    assert told["no"] == ("no", None)
+
+
+def test_another_runs_checkpoints_are_not_removed(tiny_tracker, tmp_path, capsys):
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    given = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    given += ["--eval_sequences", "1", "--per_device_train_batch_size", "2", "--dataloader_num_workers", "0"]
+    assert main(["compress", *given, "--max_steps", "1"]) == 0
+    assert (tmp_path / "out" / "checkpoint-1").is_dir()
+    with pytest.raises(SystemExit):
+        main(["compress", *given, "--max_steps", "1", "--seed", "2"])
+    error = capsys.readouterr().err
+    assert "holds checkpoint-1 of another run, which this one would remove" in error
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "compress",
+                *given,
+                "--max_steps",
+                "2",
+                "--resume_from_checkpoint",
+                str(tmp_path / "out" / "checkpoint-7"),
+            ]
+        )
+    assert (
+        "checkpoint-7 is not a complete checkpoint: there is no such folder. The newest complete one is"
+        in capsys.readouterr().err
+    )
+    assert main(["compress", *given, "--max_steps", "2", "--resume_from_checkpoint", "True"]) == 0
+    assert (tmp_path / "out" / "checkpoint-2").is_dir()

@@ -33,7 +33,9 @@ def run_code(code: str, folder: Path) -> str:
 def test_a_tracker_of_ones_own_saves_loads_tracks_and_compresses(tmp_path):
     code = code_of(ROOT / "docs" / "add_a_tracker.md")
     code += (
-        "\nimport numpy as np\n"
+        "\nfrom ct_hf.cli import main\n"
+        'main(["compress", "--teacher", "outputs/plain/student", "--dry_run", "--use_cpu"])\n'
+        "import numpy as np\n"
         'model = AutoModel.from_pretrained("outputs/plain/student")\n'
         "frame = np.zeros((60, 80, 3), dtype=np.uint8)\n"
         "track = model.start(frame, (10, 10, 20, 20)).update(frame)\n"

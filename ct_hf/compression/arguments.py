@@ -66,6 +66,10 @@ class TrackerTrainingArguments(TrainingArguments):
     report_to: None | str | list[str] = field(
         default="none", metadata={"help": "Where to log: `none`, `tensorboard`, `wandb`, `trackio` and others."}
     )
+    hub_private_repo: bool | None = field(
+        default=None,
+        metadata={"help": "Whether its owner alone may see what is pushed. It is so unless this is False."},
+    )
     # Parameters that control the recipe
     learning_rate_drop: float = field(
         default=0.8,

@@ -76,6 +76,7 @@ def record_compression(
     pairs_per_step: int,
     max_steps: int,
     step: int,
+    is_best: bool = False,
 ) -> dict[str, Any]:
     """
     Write down how a student was made.
@@ -88,6 +89,7 @@ def record_compression(
         pairs_per_step (`int`): pairs of an optimizer step, over all processes and micro-batches.
         max_steps (`int`): steps that the run was to have.
         step (`int`): step that the weights are of.
+        is_best (`bool`, *optional*, defaults to `False`): whether they are kept as the best ones.
 
     Returns:
         `dict`: ready for JSON, free of paths of the machine, and the same for the same run.
@@ -111,7 +113,7 @@ def record_compression(
         "pairs_per_step": pairs_per_step,
         "max_steps": max_steps,
         "step": step,
-        "best_by": args.metric_for_best_model if args.load_best_model_at_end else None,
+        "best_by": args.metric_for_best_model if is_best else None,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "seed": args.seed,
         "versions": {name: version(name) for name in ("ct_hf", "torch", "transformers")},

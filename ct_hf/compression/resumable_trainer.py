@@ -59,9 +59,51 @@ class ResumableTrainer(PublishingTrainer):
         Raises:
             ValueError: The checkpoint is not complete, or there is none.
         """
-        self._resumed_from = self._find_checkpoint(resume_from_checkpoint)
+        self._resumed_from = self.find_checkpoint(resume_from_checkpoint)
         output = super().train(self._resumed_from, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
+
+    def find_checkpoint(self, asked: str | bool | None) -> str | None:
+        """
+        Find the checkpoint to go on from, the same in every process.
+
+        Args:
+            asked (`str` or `bool`, *optional*): `resume_from_checkpoint` of [`ResumableTrainer.train`].
+
+        Returns:
+            `str`, *optional*: its folder; `None` for a run that begins anew.
+
+        Raises:
+            ValueError: The checkpoint is not complete, or there is none.
+        """
+        if not asked:
+            return None
+        folder, needed = Path(self.args.output_dir), self._needed_files()
+        if self.args.should_save:
+            clean_up(folder)
+        self.accelerator.wait_for_everyone()
+        if asked is not True:
+            faults = find_faults(Path(asked), needed)
+            if faults:
+                raise ValueError(
+                    f"`resume_from_checkpoint` {asked} is not a complete checkpoint: {'; '.join(faults)}. "
+                    f"{name_newest(list_checkpoints(Path(asked).parent), needed)}"
+                )
+            return str(asked)
+        faults = {path: find_faults(path, needed) for path in list_checkpoints(folder)}
+        complete = gather_object([[path.name for path in faults if not faults[path]]])
+        common = [path for path in faults if all(path.name in names for names in complete)]
+        passed_over = list(faults)[list(faults).index(common[-1]) + 1 :] if common else list(faults)
+        told = "; ".join(f"{path} ({', '.join(faults[path]) or 'in another process'})" for path in passed_over)
+        if not common:
+            raise ValueError(
+                f"`resume_from_checkpoint` is True, but {folder} holds no complete checkpoint"
+                + (f"; not complete: {told}. " if told else ". ")
+                + "Leave it out to begin anew."
+            )
+        if passed_over and self.is_world_process_zero():
+            logger.warning(f"Not complete, and passed over: {told}. The training goes on from {common[-1]}.")
+        return str(common[-1])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, see [`~transformers.Trainer`]; the mean loss at the end is that of all steps, before a resumption too."""
@@ -88,6 +130,14 @@ class ResumableTrainer(PublishingTrainer):
         if skip_scheduler and self.state.global_step:
             del self.state.log_history[recorded:]  # of `eval_on_start` in the middle of a run
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        best = super()._determine_best_metric(metrics, trial)
+        if (
+            best and self.args.load_best_model_at_end and self.is_in_train
+        ):  # also between two saves, or another would be loaded
+            self.control.should_save = True
+        return best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -207,37 +257,6 @@ class ResumableTrainer(PublishingTrainer):
         if decay != self.args.weight_decay:
             groups[0]["weight_decay"] = self.args.weight_decay
             logger.warning(f"`weight_decay` was {decay:g} up to here, and is {self.args.weight_decay:g} from here on.")
-
-    def _find_checkpoint(self, asked: str | bool | None) -> str | None:
-        """Return the checkpoint to go on from, the same in every process."""
-        if not asked:
-            return None
-        folder, needed = Path(self.args.output_dir), self._needed_files()
-        if self.args.should_save:
-            clean_up(folder)
-        self.accelerator.wait_for_everyone()
-        if asked is not True:
-            faults = find_faults(Path(asked), needed)
-            if faults:
-                raise ValueError(
-                    f"`resume_from_checkpoint` {asked} is not a complete checkpoint: {'; '.join(faults)}. "
-                    f"{name_newest(list_checkpoints(Path(asked).parent), needed)}"
-                )
-            return str(asked)
-        faults = {path: find_faults(path, needed) for path in list_checkpoints(folder)}
-        complete = gather_object([[path.name for path in faults if not faults[path]]])
-        common = [path for path in faults if all(path.name in names for names in complete)]
-        passed_over = list(faults)[list(faults).index(common[-1]) + 1 :] if common else list(faults)
-        told = "; ".join(f"{path} ({', '.join(faults[path]) or 'in another process'})" for path in passed_over)
-        if not common:
-            raise ValueError(
-                f"`resume_from_checkpoint` is True, but {folder} holds no complete checkpoint"
-                + (f"; not complete: {told}. " if told else ". ")
-                + "Leave it out to begin anew."
-            )
-        if passed_over and self.is_world_process_zero():
-            logger.warning(f"Not complete, and passed over: {told}. The training goes on from {common[-1]}.")
-        return str(common[-1])
 
     def _needed_files(self) -> list[str]:
         """Return patterns of the files that a checkpoint must hold if it does not list its own."""

@@ -95,6 +95,7 @@ def describe_compression(
     plan: StagePlan,
     report: InitializationReport,
     batch_size: int,
+    num_search_frames: int = 1,
 ) -> str:
     """
     Describe stages, initialisation, size, cost and memory of a compression; the teacher is frozen by it.
@@ -105,6 +106,7 @@ def describe_compression(
         plan ([`StagePlan`]): how both are cut.
         report ([`InitializationReport`]): where the student's tensors come from.
         batch_size (`int`): pairs on one device in a forward pass.
+        num_search_frames (`int`, *optional*, defaults to 1): search crops of a pair.
 
     Returns:
         `str`: several lines of text.
@@ -118,7 +120,7 @@ def describe_compression(
     count = plan.num_stages
     # Teacher stages behind a student stage carry gradient, so the first path of these two is the most expensive.
     paths = [(True,) + (False,) * (count - 1), (True,) * count]
-    activations = max(activation_bytes(mixed, path) for path in paths) * batch_size
+    activations = max(activation_bytes(mixed, path) for path in paths) * batch_size * num_search_frames
     student.train(was_training)
     lines = [f"stages: {plan}", *_stage_lines(plan, report), f"initialisation: {report}"]
     for name, tracker in (("teacher", teacher), ("student", student)):

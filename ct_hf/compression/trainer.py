@@ -229,7 +229,9 @@ class CompressionTrainer(TrackerTrainer):
     def _record(self) -> dict[str, Any]:
         """Write down how the student became what it is now."""
         # Once a training is over, the best checkpoint is what it has left behind.
-        best = self.state.best_global_step if self.args.load_best_model_at_end and not self.is_in_train else None
+        best = (
+            self.args.load_best_model_at_end and not self.is_in_train and self.state.best_model_checkpoint is not None
+        )
         return record_compression(
             self.args,
             self.plan,
@@ -237,7 +239,8 @@ class CompressionTrainer(TrackerTrainer):
             data=describe_data(self.train_dataset),
             pairs_per_step=self._pairs_per_step,
             max_steps=self.state.max_steps,
-            step=best or self.state.global_step,
+            step=self.state.best_global_step if best else self.state.global_step,
+            is_best=best,
         )
 
     def _card_fields(self) -> dict[str, Any]:

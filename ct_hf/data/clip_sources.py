@@ -228,7 +228,8 @@ class SequenceClips(FiniteClips):
         if errors and (not spans or len(errors) > max_bad * len(self.sequences)):
             raise SequenceError(
                 f"{len(errors)} of {len(self.sequences)} sequences cannot be used ({describe_causes(left_out)}), where "
-                f"{100 * max_bad:g} % are allowed. Mend or remove them, or set `max_bad`; the first: {errors[0]}",
+                f"{100 * max_bad:g} % are allowed. Mend or remove them, or set `max_bad`; of a part of a data set shorten its list of sequences, or "
+                f"give another split. The first: {errors[0]}",
                 errors[0].cause,
             )
         if errors:

@@ -33,8 +33,8 @@ CARD = "README.md"
 STUDENT = "student"
 """Folder of the tracker in what `ct-hf compress` leaves behind."""
 
-_BESIDE = ("summary.json", "results/**/*")
-"""What is published of the other files there. Pictures that may be shared are beside the card; others may show footage."""
+_BESIDE = ("summary.json", "results/**/*.json", "results/**/*.txt")
+"""What is published of the other files there. Pictures that may be shared are beside the card; others, and pages, may show footage."""
 _PASSED_OVER = re.compile(r"[._]|checkpoint-\d+$")
 """Files and folders of the run, as transformers' Trainer leaves them out."""
 _REPLACED = re.compile(r"model.*\.safetensors|model\.safetensors\.index\.json|[^/]+\.py")

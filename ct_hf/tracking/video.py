@@ -174,7 +174,8 @@ def _open_file(name: str) -> Video:
 
 def _decode(name: str, container_format: str | None = None) -> Iterator[np.ndarray]:
     av = require_av()
-    number = 0
+    # A name of its own: at the end of the interpreter, where a generator may still be open, the module is empty.
+    number, failure = 0, av.FFmpegError
     try:
         with av.open(name, format=container_format) as container:
             stream = container.streams.video[0]
@@ -184,7 +185,7 @@ def _decode(name: str, container_format: str | None = None) -> Iterator[np.ndarr
                 yield _upright(frame)
                 number += 1
             check.end(number)
-    except av.FFmpegError as error:
+    except failure as error:
         raise VideoError(
             f"{name}, frame {number}: cannot be decoded ({error.strerror}). The frames before it are good; repair the file, "
             "or cut it there, to go on."

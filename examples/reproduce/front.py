@@ -42,7 +42,10 @@ def main() -> None:
     (args,) = HfArgumentParser(FrontArguments).parse_args_into_dataclasses()
     queue = Queue.read(args.queue)
     table = queue.tables["supervision"]
-    (run, *_) = table.at(table.points[0])[args.row or table.reference]
+    runs = table.at(table.points[0])
+    if (row := args.row or table.reference) not in runs:
+        raise SystemExit(f"--row must be one of {', '.join(runs)}, got {row}.")
+    (run, *_) = runs[row]
     judges = queue.judges(args.sequences)
     run = run.judged(judges)
     out = Path(args.out)

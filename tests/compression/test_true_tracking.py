@@ -413,3 +413,23 @@ def test_processes_share_the_sequences(tmp_path):
     assert errors[0] == "SequenceError" and "broken: frame 0 is gone" in errors[1]
     assert others[0] == "RuntimeError" and "SequenceError: broken: frame 0 is gone" in others[1]
     assert (tmp_path / "checkpoint-1" / "model.safetensors").is_file()
+
+
+def test_the_best_between_two_saves_is_what_is_loaded(tmp_path, monkeypatch):
+    """Else the last checkpoint before it would be, and called the best."""
+    given = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 4, "max_steps": 6}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "tracking_auc"}
+    trainer = make_compression(tmp_path, tracking_dataset=drawn(1), **given, **best)
+    scripted(monkeypatch, [10.0, 20.0, 30.0, 5.0, 15.0, 12.0])
+    weights = {}
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            weights[state.global_step] = next(trainer.student.parameters()).detach().clone()
+
+    trainer.add_callback(Keep())
+    trainer.train()
+    assert torch.equal(next(trainer.student.parameters()), weights[3])
+    trainer.save_model(str(tmp_path / "model"))
+    record = AutoModel.from_pretrained(tmp_path / "model").config.compression
+    assert (record["step"], record["best_by"]) == (3, "tracking_auc")

@@ -303,3 +303,13 @@ def test_the_command_says_what_is_wrong_in_a_line(tmp_path, capsys):
 
 def test_pushing_is_there_for_every_tracker():
     assert PreTrainedTracker.push_to_hub.__doc__ and OSTrackModel.push_to_hub is PreTrainedTracker.push_to_hub
+
+
+def test_frames_of_the_users_own_stay_here(left):
+    """What `ct-hf evaluate` and `report` wrote into the folder: figures go, pictures and pages do not."""
+    results = left / "results"
+    for name in ("results.json", "student/walk.txt", "strips/walk.png", "report.html", "tracks.mp4"):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text("{}")
+    names = {name for name in tracker_files(left, PLACE) if name.startswith("results/")}
+    assert names == {"results/results.json", "results/student/walk.txt"}
