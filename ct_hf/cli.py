@@ -184,8 +184,10 @@ def load_tracker(path: str, argument: str, dtype: str = "auto") -> Any:
         model, loading = AutoModel.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except StrictDataclassError as error:
         raise ValueError(f"`{argument}` {path} has a configuration that fits no tracker. {error}") from error
-    except (OSError, ValueError) as error:
-        raise type(error)(f"`{argument}` {path} cannot be loaded. {error}") from error
+    except OSError as error:
+        raise OSError(f"`{argument}` {path} cannot be loaded. {error}") from error
+    except ValueError as error:
+        raise ValueError(f"`{argument}` {path} cannot be loaded. {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(
             f"`{argument}` {path} lacks {len(missing)} tensors that its configuration asks for, such as {missing[0]}. Save the "

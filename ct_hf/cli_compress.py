@@ -174,7 +174,6 @@ def build_parser() -> HfArgumentParser:
     parser.set_defaults(
         output_dir="outputs/compress",
         per_device_train_batch_size=32,
-        save_strategy="best",
         metric_for_best_model="tracking_auc",
         dataloader_num_workers=1,
     )
@@ -240,8 +239,13 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     parser.set_defaults(**defaults)
+    # Where a user says nothing else, checkpoints come every --save_steps and the best beside. transformers knows no such
+    # strategy, and would ask that one number of steps is a multiple of the other.
+    usual = "save_strategy" not in defaults and not any(re.match("--save[_-]strategy", word) for word in argv)
     with _answered_in_a_line(parser):
-        script, args = parser.parse_args_into_dataclasses(argv)
+        script, args = parser.parse_args_into_dataclasses([*argv, "--save_strategy", "best"] if usual else argv)
+    if usual:
+        args.save_strategy, args.save_total_limit = SaveStrategy.STEPS, args.save_total_limit or 2
     used = {
         name: value for name, value in defaults.items() if value == getattr(script, name, getattr(args, name, None))
     }
@@ -251,9 +255,6 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
         parser.error(
             "--load_best_model_at_end has nothing to choose by: give --eval_strategy steps, and --eval_steps."
         )
-    if "save_strategy" not in defaults and not any(re.match("--save[_-]strategy", word) for word in argv):
-        # Not by the parser: transformers would ask for a multiple of --eval_steps, as if the best were not saved beside.
-        args.save_strategy, args.save_total_limit = SaveStrategy.STEPS, args.save_total_limit or 2
     out = Path(args.output_dir)
     if (there := list_checkpoints(out)) and not args.resume_from_checkpoint and not script.dry_run:
         parser.error(
