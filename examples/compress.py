@@ -20,5 +20,5 @@ if __name__ == "__main__":
         learning_rate=4e-3,
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
-        save_strategy="no",  # it takes minutes
+        save_strategy="best",  # with --eval_strategy alone, since it takes minutes
     )

@@ -69,7 +69,7 @@ def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads
         assert animation.n_frames > 10
     card = (out / "student" / "README.md").read_text()
     assert "AUC" in card and "](training.png)" in card
-    recipe = "--learning_rate=0.004 --lr_scheduler_type=cosine --max_grad_norm=1.0"
+    recipe = "--learning_rate=0.004 --lr_scheduler_type=cosine --max_grad_norm=1.0 --save_strategy=best"
     assert f"ct-hf compress {recipe} --teacher teacher0 --max-steps 4" in card, "what the example adds is told too"
     assert (out / "student" / "training.png").read_bytes() == (out / "training.png").read_bytes()
     record = json.loads((out / "student" / "config.json").read_text())["compression"]
