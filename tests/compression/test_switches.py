@@ -11,7 +11,7 @@ from ct_hf.compression.stages import StagePlan
 from ct_hf.compression.student import build_student
 
 from .tiny import all_paths, gradients, make_batch, make_mixed, make_student, make_tracker
-from .training import make_arguments, make_trainer
+from .training import make_arguments, make_trainer, train_logs
 
 
 def terms(path=(True, False), **arguments):
@@ -176,3 +176,10 @@ def test_arguments_reach_the_training(tmp_path):
 def test_wrong_switches_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         make_arguments(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("schedule", ["progressive", "constant"])
+def test_a_whole_number_is_a_rate_too(tmp_path, schedule):
+    trainer = make_trainer(tmp_path, p_init=1, replacement_schedule=schedule, max_steps=2)
+    trainer.train()
+    assert train_logs(trainer)[0]["replacement_rate"] == 1.0

@@ -443,10 +443,3 @@ def test_inputs_reach_metrics_that_ask_for_them(tmp_path):
     )
     trainer.evaluate()
     assert seen == [(4, 3, 64, 64)]
-
-
-@pytest.mark.parametrize("schedule", ["progressive", "constant"])
-def test_a_whole_number_is_a_rate_too(tmp_path, schedule):
-    trainer = make_trainer(tmp_path, p_init=1, replacement_schedule=schedule, max_steps=2)
-    trainer.train()
-    assert train_logs(trainer)[0]["replacement_rate"] == 1.0
