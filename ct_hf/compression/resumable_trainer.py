@@ -133,9 +133,8 @@ class ResumableTrainer(PublishingTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = super()._determine_best_metric(metrics, trial)
-        if (
-            best and self.args.load_best_model_at_end and self.is_in_train
-        ):  # also between two saves, or another would be loaded
+        # Also between two saves, or another one would be loaded.
+        if best and self.args.load_best_model_at_end and self.is_in_train:
             self.control.should_save = True
         return best
 
