@@ -66,7 +66,7 @@ class Scene:
         if self.softness:
             frame = frame.filter(ImageFilter.BoxBlur(self.softness))
         gain, bias = self.light(time)
-        frame = frame.point([value for tint in self.tint for value in _gain(np.exp(gain) * tint, bias)])
+        frame = frame.point(_gains(np.exp(gain) * self.tint, bias))
         if self.noise is not None:
             # The same tile from another place in each frame.
             left, top = 37 * time % 64, 23 * time % 64
@@ -152,5 +152,6 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], strength: float) -> 
     return Image.fromarray(rng.integers(128 - spread, 129 + spread, shape, dtype=np.uint8))
 
 
-def _gain(gain: float, bias: float) -> list[int]:
-    return np.clip(np.arange(256) * gain + bias, 0, 255).astype(int).tolist()
+def _gains(gains: np.ndarray, bias: float) -> list[int]:
+    """Tables of the channels, one after the other."""
+    return np.clip(np.arange(256) * gains[:, None] + bias, 0, 255).astype(int).ravel().tolist()

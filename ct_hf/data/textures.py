@@ -6,6 +6,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 
+_GRAYS = np.arange(256)
+
+
 class TextureSource(Protocol):
     """What paints targets and backgrounds: drawn textures, or photographs."""
 
@@ -91,20 +94,24 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], octaves: int, coarse
         image = layer if image is None else Image.blend(image, layer, weight / sum(gain**k for k in range(octave + 1)))
     low, high = image.getextrema()
     scale = 255 / max(high - low, 1)
-    return image.point(_table((np.arange(256) - low) * scale))
+    return image.point(_table((_GRAYS - low) * scale))
 
 
 def _wave(rng: np.random.Generator, size: tuple[int, int], angle: float) -> Image.Image:
     """Saw-tooth of 3 to 16 periods across the image, bent by noise half of the time."""
     width, height = size
     frequency = 256 * 256 * np.exp(rng.uniform(np.log(3), np.log(16))) / max(size)
-    columns = (np.arange(width) * frequency * np.cos(angle)).astype(np.int32)
-    rows = (np.arange(height) * frequency * np.sin(angle)).astype(np.int32)
+    # Of the phase no more than two bytes count, the upper of which is the value; sums that overflow keep them.
+    columns, rows = (
+        (np.arange(side) * frequency * trig(angle)).astype(np.int32).astype(np.uint16)
+        for side, trig in ((width, np.cos), (height, np.sin))
+    )
     phase = columns + rows[:, None]
     if rng.random() < 0.5:
-        bend = np.asarray(_noise(rng, size, octaves=2), dtype=np.int32)
-        phase += bend * int(rng.uniform(50, 500))
-    return Image.fromarray((phase >> 8).astype(np.uint8))
+        bend = np.asarray(_noise(rng, size, octaves=2), dtype=np.uint16)
+        phase += bend * np.uint16(rng.uniform(50, 500))
+    phase >>= 8
+    return Image.fromarray(phase.astype(np.uint8))
 
 
 def _palette(rng: np.random.Generator, kind: str) -> list[int]:
@@ -118,15 +125,16 @@ def _palette(rng: np.random.Generator, kind: str) -> list[int]:
     if colors.max(axis=0).sum() - colors.min(axis=0).sum() < 150:
         colors[0] = 255 - colors[-1]
     # Saturated colours are rare outside of drawings.
-    colors = colors.mean(axis=1, keepdims=True) + rng.uniform(0.15, 1) * (colors - colors.mean(axis=1, keepdims=True))
+    gray = colors.mean(axis=1, keepdims=True)
+    colors = gray + rng.uniform(0.15, 1) * (colors - gray)
     if kind == "steps":
         edges = np.sort(rng.uniform(40, 215, count - 1))
-        table = colors[np.searchsorted(edges, np.arange(256))]
+        table = colors[np.searchsorted(edges, _GRAYS)]
     else:
         if kind == "periodic":
             colors = np.concatenate([colors, colors[:1]])
         stops = np.linspace(0, 255, len(colors))
-        table = np.stack([np.interp(np.arange(256), stops, colors[:, channel]) for channel in range(3)], axis=1)
+        table = np.stack([np.interp(_GRAYS, stops, channel) for channel in colors.T], axis=1)
     return np.clip(table, 0, 255).astype(np.uint8).ravel().tolist()
 
 
@@ -154,7 +162,7 @@ def _scatter(rng: np.random.Generator, image: Image.Image) -> None:
 
 def _step(threshold: float, softness: float = 1.0) -> list[int]:
     """Table that maps values below the threshold to 0 and above it to 255."""
-    return _table(128 + (np.arange(256) - threshold) * 128 / softness)
+    return _table(128 + (_GRAYS - threshold) * 128 / softness)
 
 
 def _line(low: float, high: float) -> list[int]:
