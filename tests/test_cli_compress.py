@@ -5,7 +5,7 @@ from PIL import Image
 
 from ct_hf.cli import main
 from ct_hf.cli_compress import USUAL, build_parser
-from ct_hf.compression import CompressionTrainer, tracker_trainer
+from ct_hf.compression import CompressionTrainer, TrackerTrainer, tracker_trainer
 
 
 def printed(capsys, *arguments):
@@ -55,6 +55,7 @@ def test_ratios_are_of_data_sets(capsys, train, count):
         ([], "max_steps"),
         (["--teacher", "/nowhere"], "`--teacher` /nowhere cannot be loaded"),
         (["--p_init", "2"], "p_init"),
+        (["--attn_implementation", "fast"], '`attn_implementation="fast"` is not supported'),
         (["--num_stages", "5"], "5"),
         (["--max_steps", "1", "--train", "/nowhere"], "/nowhere"),
         (["--max_steps", "1", "--eval", "/nowhere"], "/nowhere"),
@@ -90,6 +91,23 @@ def test_a_dry_run_says_what_would_happen(tiny_tracker, tmp_path, capsys):
         main(["compress", "--teacher", teacher, "--dry_run", "--use_cpu", "--output_dir", str(tmp_path / "out")]) == 0
     )
     assert "teacher:" in capsys.readouterr().out and not (tmp_path / "out" / "student").exists()
+
+
+def test_all_that_is_trained_attends_as_was_asked(tiny_tracker, tmp_path, monkeypatch):
+    trained = []
+    train = TrackerTrainer.train
+
+    def watch(self, **settings):
+        trained.extend([self.model.student, self.model.teacher] if hasattr(self.model, "teacher") else [self.model])
+        return train(self, **settings)
+
+    monkeypatch.setattr(TrackerTrainer, "train", watch)
+    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    arguments += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_sequences", "1"]
+    arguments += ["--dataloader_num_workers", "0", "--attn_implementation", "eager", "--from_scratch"]
+    assert main(["compress", *arguments]) == 0
+    assert [tracker.config._attn_implementation for tracker in trained] == ["eager"] * 3
 
 
 def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker, tmp_path, monkeypatch, capsys):

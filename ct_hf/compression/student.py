@@ -209,6 +209,7 @@ def build_student(
     if "num_hidden_layers" in overrides:
         raise ValueError("`num_hidden_layers` of the student follows from its stages. Give another plan instead.")
     config = teacher.config.for_student(plan.student_cuts[-1], **overrides)
+    config._attn_implementation = teacher.config._attn_implementation  # a choice of this run, which files do not keep
     student = type(teacher)(config)
     plan.check(teacher, student)
     report = initialize_student(student, teacher, plan, initialization, unlike)

@@ -84,6 +84,13 @@ def test_student_is_a_copy():
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
+def test_student_attends_as_its_teacher_was_told_to():
+    teacher = make_tracker(4)
+    teacher.set_attn_implementation("eager")
+    student, _ = build_student(teacher, StagePlan.even(4, 2))
+    assert student.config._attn_implementation == "eager"
+
+
 def test_identity_student_is_its_teacher(tiny_inputs):
     teacher = make_tracker(3)
     student, _ = build_student(teacher, StagePlan.even(3, 3))
