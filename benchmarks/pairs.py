@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+import torch
 from transformers import HfArgumentParser
 
 from ct_hf import OSTrackConfig
-from ct_hf.data import Photographs, ProceduralWorld, read_sequences, stream_pairs
+from ct_hf.data import Photographs, ProceduralWorld, read_sequences, rendered_textures, stream_pairs
+from ct_hf.evaluation.hardware import describe_device
 from ct_hf.evaluation.report import markdown_table
 
 
@@ -38,6 +40,7 @@ def main() -> None:
     sources = {"rendered, textures": ProceduralWorld()}
     if args.photographs:
         sources["rendered, photographs"] = ProceduralWorld(textures=Photographs(args.photographs))
+        sources["rendered, both, as for the teacher"] = ProceduralWorld(textures=rendered_textures(args.photographs))
     if args.sequences:
         sources["folder of sequences"] = read_sequences(args.sequences)
     streams = {
@@ -56,8 +59,10 @@ def main() -> None:
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     print(markdown_table(["Source", "Pairs a second"], [[name, f"{rate:.0f}"] for name, rate in medians.items()]))
     if args.out:
+        processor = describe_device(torch.device("cpu"))
+        figures = {"processor": processor, "median": medians, "turns": rates, "clip_length": args.clip_length}
         with open(args.out, "w") as file:
-            json.dump({"median": medians, "turns": rates, "clip_length": args.clip_length}, file, indent=2)
+            json.dump(figures, file, indent=2)
 
 
 if __name__ == "__main__":

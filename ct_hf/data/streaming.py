@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -51,7 +51,7 @@ class PairReader:
 
     def __post_init__(self):
         self._draws, self._bad = 0, Counter()
-        self._kept: list[OrderedDict[int, Clip | SequenceError]] = [OrderedDict() for _ in self.sources]
+        self._kept: list[dict[int, Clip | SequenceError]] = [{} for _ in self.sources]
 
     def __call__(self, number: dict[str, int], index: int) -> dict[str, np.ndarray]:
         """The pair of a number, whose position in the stream is `index`.
@@ -65,7 +65,7 @@ class PairReader:
         for attempt in range(MAX_BAD_DRAWS):
             try:
                 if attempt == 0:
-                    clip = self._clip(number["source"], number["clip"])
+                    clip = self._clip(number["source"], number["clip"], last=number["pair"] == self.pairs_per_clip - 1)
                 else:
                     own = [self.seed, number["source"], number["clip"], number["epoch"], number["pair"], attempt]
                     clip = source.read(source.any_clip(np.random.default_rng(own)))
@@ -91,17 +91,15 @@ class PairReader:
         mine = range(worker.id, self.batches_before, worker.num_workers) if worker else range(self.batches_before)
         return len(mine) * self.batch_size
 
-    def _clip(self, source: int, number: int) -> Clip:
-        """A clip, read once for all its pairs; a broken one is as broken for the next of them."""
+    def _clip(self, source: int, number: int, last: bool) -> Clip:
+        """A clip, kept from the first of its pairs that is drawn to the last; a broken one is as broken for all of them."""
         kept = self._kept[source]
         if number not in kept:
             try:
                 kept[number] = self.sources[source].read(number)
             except SequenceError as error:
                 kept[number] = error
-            if len(kept) > (self.pairs_per_clip - 1) * clips_apart(self.pairs_per_clip) + 1:
-                kept.popitem(last=False)
-        clip = kept[number]
+        clip = kept.pop(number) if last else kept[number]
         if isinstance(clip, SequenceError):
             raise clip
         return clip
@@ -206,17 +204,12 @@ def _mixed(
 
 def _numbers(source: int, order: Iterator[tuple[int, int]], pairs_per_clip: int) -> Iterator[dict[str, int]]:
     """Numbers of the pairs of a source: of every clip the first ones come while earlier clips are not yet over."""
-    spacing = clips_apart(pairs_per_clip)
+    spacing = -(-_APART // pairs_per_clip)  # clips that are begun between two pairs of the same one
     recent = deque(maxlen=(pairs_per_clip - 1) * spacing + 1)
     for clip in order:
         recent.append(clip)
         for pair, (epoch, number) in enumerate(list(recent)[::-spacing]):
             yield {"source": source, "epoch": epoch, "clip": number, "pair": pair}
-
-
-def clips_apart(pairs_per_clip: int) -> int:
-    """Clips that are begun between two pairs of the same one."""
-    return -(-_APART // pairs_per_clip)
 
 
 __all__ = ["COLUMNS", "PairReader", "PairStream"]

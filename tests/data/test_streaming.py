@@ -96,14 +96,22 @@ def test_neighbours_are_of_different_clips(stream, monkeypatch, take):
     assert max(Counter(names).values()) == 8
 
 
-def test_each_clip_is_read_once(stream, monkeypatch, take):
+@pytest.mark.parametrize("seen", [0, 75, 151], ids=lambda seen: f"after {seen} batches")
+def test_each_clip_is_read_once(stream, monkeypatch, take, seen):
+    """Also where a run goes on in the midst of many clips: it once read one anew for every pair, for good."""
     from ct_hf.data import RenderedClips
 
     read = []
     original = RenderedClips.read
     monkeypatch.setattr(RenderedClips, "read", lambda self, clip: read.append(clip) or original(self, clip))
-    take(stream(pairs_per_clip=8, clip_length=2), 300)
-    assert len(set(read)) == len(read)
+    take(stream(pairs_per_clip=8, clip_length=2).shared(1, seen, 4), 4 * seen + 300)
+    assert read and len(set(read)) == len(read)
+
+
+def test_no_clip_is_kept_after_its_last_pair(stream, take):
+    pairs = stream(pairs_per_clip=8, clip_length=2)
+    take(pairs, 1000)
+    assert 0 < len(pairs._reader._kept[0]) <= 64
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
