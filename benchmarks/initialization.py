@@ -28,7 +28,7 @@ BRANCH_ENDS = ("o_proj", "fc2")  # what attention and MLP add to the tokens is l
 class InitializationArguments:
     """Teacher, and how long and how often a student is trained."""
 
-    teacher: str = field(default="examples/assets/teacher", metadata={"help": "Folder or Hub repository."})
+    teacher: str = field(default="examples/assets/teacher_9500", metadata={"help": "Folder or Hub repository."})
     stages: int = field(default=4, metadata={"help": "Stages of even length, one student layer each."})
     steps: int = field(default=100, metadata={"help": "Steps of 32 pairs."})
     seeds: int = field(default=1, metadata={"help": "Runs of each start."})

@@ -2,7 +2,8 @@
 
     python benchmarks/training_curves.py --states outputs/teacher_match outputs/teacher --out docs/results/teacher_training.svg
 
-The folders are those of one training's phases in their order; of each, the checkpoint of most steps counts.
+The folders are those of one training's phases in their order; of each, the checkpoint of most steps counts. A .json that this
+script wrote stands for the phases that it shows.
 """
 
 import json
@@ -31,6 +32,10 @@ def read_history(folders: list[str], values: list[str]) -> list[dict[str, float]
     """Logged values of some trainings, steps counted on from one to the next."""
     rows, before = [], 0
     for folder in folders:
+        if folder.endswith(".json"):
+            rows += [{**row, "step": before + row["step"]} for row in json.loads(Path(folder).read_text())]
+            before = rows[-1]["step"]
+            continue
         last = max(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         state = json.loads((last / "trainer_state.json").read_text())
         logged = [row for row in state["log_history"] if values[0] in row]

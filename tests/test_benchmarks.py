@@ -244,6 +244,8 @@ def test_training_curves_are_what_the_phases_logged(monkeypatch, tmp_path):
         line, mean = panel.get_lines()
         np.testing.assert_allclose(line.get_xydata(), np.transpose([[10, 20, 35], values]))
         np.testing.assert_allclose(mean.get_xydata(), np.transpose([[20, 35], means]))
+    again = training_curves.read_history([str(out.with_suffix(".json")), str(second)], ["iou", "focal"])
+    assert [row["step"] for row in again] == [10, 20, 35, 45] and again[-1]["iou"] == 0.6
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from ct_hf import OSTrackConfig, OSTrackModel
+from ct_hf.compression.products import is_bf16_faster
 
 from .scripts import run_here
 
@@ -70,6 +71,7 @@ def test_compress_writes_summary_card_picture_and_a_student_that_automodel_loads
     card = (out / "student" / "README.md").read_text()
     assert "AUC" in card and "](training.png)" in card
     recipe = "--learning_rate=0.004 --lr_scheduler_type=cosine --max_grad_norm=1.0 --save_strategy=best"
+    recipe += " --use_cpu=True --bf16=True --attn_implementation=eager" if is_bf16_faster() else ""
     assert f"ct-hf compress {recipe} --teacher teacher0 --max-steps 4" in card, "what the example adds is told too"
     assert (out / "student" / "training.png").read_bytes() == (out / "training.png").read_bytes()
     record = json.loads((out / "student" / "config.json").read_text())["compression"]

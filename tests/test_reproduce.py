@@ -295,7 +295,7 @@ def test_curves_show_mean_and_spread_over_seeds():
     assert np.ptp(bars.get_segments()[1][:, 1]) == 0  # of one seed no spread is known
 
 
-def test_the_demo_takes_the_recipe_that_was_tuned_here(monkeypatch):
+def test_the_demo_takes_the_teacher_and_the_recipe_of_these_comparisons(monkeypatch):
     from ct_hf.cli_compress import build_parser
 
     taken = {}
@@ -304,7 +304,10 @@ def test_the_demo_takes_the_recipe_that_was_tuned_here(monkeypatch):
     parser = build_parser()
     parser.set_defaults(**taken)
     script, args = parser.parse_args_into_dataclasses([])
-    tuned = json.loads((REPRODUCE / "queue.json").read_text())["recipe"]
+    queue = json.loads((REPRODUCE / "queue.json").read_text())
+    tuned = queue["recipe"]
+    assert Path(script.teacher).resolve() == (REPRODUCE.parents[1] / queue["teacher"]).resolve()
     layers = json.loads((Path(script.teacher) / "config.json").read_text())["num_hidden_layers"]
     assert tuned.pop("num_stages") == layers // 3 and args.num_stages is None, "a third of the layers by default"
     assert {name: getattr(args, name) for name in tuned} == tuned
+    assert (args.bf16, script.attn_implementation) in ((False, None), (True, "eager"))

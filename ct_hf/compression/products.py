@@ -1,8 +1,9 @@
-"""Matrix products in fp32 on a CPU, by the faster of torch's two libraries."""
+"""Matrix products on a CPU: in fp32 by the faster of torch's two libraries, and whether bf16 is faster still."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from time import perf_counter
 
 import torch
 
@@ -51,4 +52,18 @@ def _stays_exact() -> bool:
     return errors[0] <= 4 * errors[1]  # rounding to bf16 makes it some thousand times as large
 
 
-__all__ = ["fast_products"]
+@cache
+def is_bf16_faster() -> bool:
+    """Whether this CPU multiplies matrices faster in bf16: with instructions for it twice as fast, without a tenth."""
+    seconds = []
+    for dtype in (torch.bfloat16, torch.float32):
+        left, right = torch.ones(512, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        _ = left @ right  # the first one of a kind prepares itself
+        started = perf_counter()
+        for _ in range(3):
+            left @ right
+        seconds.append(perf_counter() - started)
+    return seconds[0] < seconds[1]
+
+
+__all__ = ["fast_products", "is_bf16_faster"]

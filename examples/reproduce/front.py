@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from experiments import Queue
 from run import HERE
-from training import BATCH, execute, is_bf16_faster, judged_sequences, log_name
+from training import BATCH, execute, judged_sequences, log_name
 from transformers import AutoModel, HfArgumentParser
 
 from ct_hf.compression import StagePlan, build_hybrid
+from ct_hf.compression.products import is_bf16_faster
 from ct_hf.data import procedural_sequences
 from ct_hf.evaluation import evaluate_trackers
 

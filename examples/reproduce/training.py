@@ -13,6 +13,7 @@ from transformers import AutoModel, set_seed
 import ct_hf  # noqa: F401 - registers the trackers
 from ct_hf.compression import CompressionArguments, CompressionTrainer, StagePlan, TrackerTrainer, build_student
 from ct_hf.compression.mixed import MixedTracker
+from ct_hf.compression.products import is_bf16_faster
 from ct_hf.data import ProceduralWorld, Sequence, procedural_sequences, read_sequences, stream_pairs
 from ct_hf.evaluation import evaluate_trackers
 from ct_hf.models import PreTrainedTracker
@@ -26,20 +27,6 @@ SWITCHES = {
 """Settings beside those of [`CompressionArguments`], and their values, the default first."""
 
 BATCH = 16  # sequences tracked in lock-step
-
-
-@functools.cache
-def is_bf16_faster() -> bool:
-    """Whether this processor multiplies matrices faster in bf16: with instructions for it twice as fast, without a tenth."""
-    seconds = []
-    for dtype in (torch.bfloat16, torch.float32):
-        left, right = torch.ones(512, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        _ = left @ right  # the first one of a kind prepares itself
-        started = time.perf_counter()
-        for _ in range(3):
-            left @ right
-        seconds.append(time.perf_counter() - started)
-    return seconds[0] < seconds[1]
 
 
 class StudentPrefix(MixedTracker):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ct_hf.compression import products
-from ct_hf.compression.products import fast_products
+from ct_hf.compression.products import fast_products, is_bf16_faster
 
 from .tiny import make_pairs
 from .training import make_trainer
@@ -89,3 +89,17 @@ def test_steps_of_a_training_use_them(tmp_path, monkeypatch):
     trainer.train()
     assert seen == ["medium"]
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
+def test_the_faster_type_is_measured(monkeypatch, slow):
+    seconds = [0.0]
+    product = torch.Tensor.__matmul__
+
+    def multiply(left, right):
+        seconds[0] += 2.0 if left.dtype == slow else 1.0
+        return product(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", multiply)
+    monkeypatch.setattr(products, "perf_counter", lambda: seconds[0])
+    assert is_bf16_faster.__wrapped__() == (slow == torch.float32)
