@@ -153,7 +153,7 @@ class ScriptArguments:
         default=None,
         metadata={
             "help": "Attention of teacher and student while training, by transformers' name. Default: the teacher's, sdpa as "
-            "a rule. On a processor, eager may be faster with --bf16: three times for small trackers."
+            "a rule. On a processor, eager may be faster with --bf16, for small trackers above all."
         },
     )
     from_scratch: bool = field(
