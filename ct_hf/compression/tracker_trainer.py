@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NoReturn
@@ -98,10 +98,8 @@ class TrackerTrainer(ResumableTrainer):
         if tracking_dataset is not None and eval_dataset is None:
             eval_dataset = {}  # no pairs, and yet something to evaluate
         self._tracked: dict[str, float] = {}
-        self._metrics: dict[str, dict[str, list[torch.Tensor]]] = {
-            "train": defaultdict(list),
-            "eval": defaultdict(list),
-        }
+        # Sum and number of what the next log takes the mean of.
+        self._sums: dict[str, dict[str, torch.Tensor]] = {"train": {}, "eval": {}}
         self._last_log = (0, 0.0)  # step and time
         self.skipped: Counter[str] = Counter()
         self._pending_skips = torch.zeros(len(COUNTED), dtype=torch.int64)
@@ -200,8 +198,7 @@ class TrackerTrainer(ResumableTrainer):
             figures = dict.fromkeys(figures, torch.full_like(output.loss, torch.nan))  # the log leaves it out
         # As the Trainer averages its loss: over samples when evaluating, over micro-batches when training.
         weight = len(iou) if mode == "eval" else 1
-        for name, value in figures.items():
-            self._metrics[mode][name].append(value.detach().float().expand(weight))
+        self._note(mode, figures, weight)
         return (output.loss, output) if return_outputs else output.loss
 
     def evaluate(
@@ -233,7 +230,7 @@ class TrackerTrainer(ResumableTrainer):
         Returns:
             `dict[str, float]`: the metrics, the same in every process.
         """
-        self._metrics["eval"].clear()  # `predict` never logs what it gathers
+        self._sums["eval"].clear()  # `predict` never logs what it gathers
         tracks = eval_dataset is None and self.tracking_dataset is not None
         tracked = self._track(metric_key_prefix) if tracks else {}
         apart = tracks and isinstance(self.eval_dataset, dict)
@@ -254,12 +251,12 @@ class TrackerTrainer(ResumableTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each term since the last log, over all processes; evaluation returns them too."""
         if self._evaluating:
-            means = self._means("eval", torch.mean)
+            means = self._means("eval")
             logs.update({self._evaluating + name: value for name, value in means.items()})
             logs.update(self._tracked)
         # All processes log these two; what a callback logs, it may log in one of them.
         elif "loss" in logs or "train_loss" in logs:
-            means = self._means("train", torch.nanmean)
+            means = self._means("train")
             logs.update({name: value for name, value in means.items() if not math.isnan(value)})
             if "loss" in logs:
                 logs["pairs_per_second"] = self._pairs_per_second()
@@ -267,14 +264,24 @@ class TrackerTrainer(ResumableTrainer):
             logs.update({f"skipped_{cause}": count for cause, count in self.skipped.items()})
         super().log(logs, start_time)
 
-    def _means(self, mode: Literal["train", "eval"], mean: Callable) -> dict[str, float]:
+    def _note(self, mode: Literal["train", "eval"], figures: Mapping[str, torch.Tensor], weight: int = 1) -> None:
+        """Add figures to what the next log takes the means of; in training it leaves out what is NaN."""
+        for name, value in figures.items():
+            value = value.detach().float()
+            added = weight * torch.stack([value, torch.ones_like(value)])
+            if mode == "train":
+                added = added.where(~value.isnan(), 0)
+            self._sums[mode][name] = self._sums[mode].get(name, 0) + added
+
+    def _means(self, mode: Literal["train", "eval"]) -> dict[str, float]:
         """Mean of each term since the last log, over all processes."""
-        metrics, self._metrics[mode] = self._metrics[mode], defaultdict(list)
-        if not metrics:
+        sums, self._sums[mode] = self._sums[mode], {}
+        if not sums:
             return {}
-        means = torch.stack([mean(torch.cat(values)) for values in metrics.values()])
-        means = mean(self.accelerator.gather(means.unsqueeze(0)), dim=0).tolist()
-        return dict(zip(metrics, means, strict=True))
+        total, number = torch.stack(list(sums.values()), dim=1)
+        mean = torch.nanmean if mode == "train" else torch.mean
+        means = mean(self.accelerator.gather((total / number).unsqueeze(0)), dim=0).tolist()
+        return dict(zip(sums, means, strict=True))
 
     def end_training(self) -> None:
         """
@@ -363,14 +370,13 @@ class TrackerTrainer(ResumableTrainer):
         self._last_log = (self.state.global_step, time.perf_counter())
 
     def _log_state(self) -> dict[str, Any]:
-        metrics = {name: torch.cat(values) for name, values in self._metrics["train"].items()}
-        own = {"metrics": metrics, "skipped": dict(self.skipped), "pending_skips": self._pending_skips}
+        own = {"sums": self._sums["train"], "skipped": dict(self.skipped), "pending_skips": self._pending_skips}
         return {**super()._log_state(), **own}
 
     def _load_log_state(self, state: dict[str, Any]) -> None:
         super()._load_log_state(state)
-        metrics = {name: [values.to(self.args.device)] for name, values in state["metrics"].items()}
-        self._metrics["train"] = defaultdict(list, metrics)
+        sums = state.get("sums", {})  # older checkpoints kept each value; their next log begins here
+        self._sums["train"] = {name: value.to(self.args.device) for name, value in sums.items()}
         self.skipped, self._pending_skips = Counter(state["skipped"]), state["pending_skips"]
 
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -194,8 +194,8 @@ class CompressionTrainer(TrackerTrainer):
             first = (micro_batch * self.accelerator.num_processes + self.accelerator.process_index) * per_device
             paths = [draw_path(rate, self.plan.num_stages, self.args.seed, step, first + row) for row in range(size)]
         share = sum(map(sum, paths)) / (size * self.plan.num_stages)
-        for name, value in (("replacement_rate", rate), ("student_share", share)):
-            self._metrics["train"][name].append(torch.tensor([value], device=self.args.device))
+        figures = {"replacement_rate": rate, "student_share": share}
+        self._note("train", {name: torch.tensor(value, device=self.args.device) for name, value in figures.items()})
         return {"paths": paths}
 
     def _average_batch_norm(self, restart: bool) -> None:

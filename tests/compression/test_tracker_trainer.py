@@ -56,6 +56,13 @@ def test_log_is_the_mean_since_the_last(trainer_of, tmp_path):
         assert [entry[name] for entry in train_logs(rare)] == pytest.approx(expected, rel=1e-5), name
 
 
+def test_what_is_kept_for_a_log_does_not_grow_with_the_steps(trainer_of, tmp_path):
+    """A training that logs nothing before its end keeps sums, not every value."""
+    trainer_of(logging_strategy="no", save_strategy="steps", save_steps=30, max_steps=60).train()
+    sizes = [(tmp_path / f"checkpoint-{step}" / "log_state.pt").stat().st_size for step in (30, 60)]
+    assert sizes[0] == sizes[1]
+
+
 def test_eight_bit_crops_are_normalised_by_the_image_processor(trainer_of):
     """And crops that are normalised already are left alone."""
     pairs = make_pairs(4)
