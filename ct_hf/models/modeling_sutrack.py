@@ -309,12 +309,16 @@ class SUTrackPreTrainedModel(PreTrainedTracker):
 
     config: SUTrackConfig
     template_bank_class = SUTrackTemplateBank
-    reads_text = True
     _no_split_modules = ["SUTrackEmbeddings", "SUTrackLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    @property
+    def text_dim(self) -> int | None:
+        """Length of the sentence features that it reads; `None` without a language token."""
+        return self.config.text_dim if self.config.use_text else None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

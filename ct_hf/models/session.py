@@ -108,13 +108,13 @@ class TrackingSession:
 
     Raises:
         ValueError: the box is not finite, has no area or lies outside the frame; the model is in training mode, or reads no
-            text but gets some.
+            text but gets some, or text features of another length.
     """
 
     def __init__(self, model: PreTrainedTracker, frame: Frame, box: Any, text_features: torch.Tensor | None = None):
         _check_mode(model)
-        if text_features is not None and not model.reads_text:
-            raise ValueError(f"`text_features` was given, but {type(model).__name__} reads no text. Leave it out.")
+        if text_features is not None:
+            _check_text(model, text_features)
         frame = as_frame(frame)
         self.model = model
         self.processor = TrackerImageProcessor.from_config(model.config)
@@ -274,6 +274,15 @@ class TrackingSession:
 def _check_mode(model: PreTrainedTracker) -> None:
     if model.training:
         raise ValueError("`model` is in training mode, where it cannot track. Call `model.eval()` first.")
+
+
+def _check_text(model: PreTrainedTracker, text_features: torch.Tensor) -> None:
+    if model.text_dim is None:
+        raise ValueError(f"`text_features` was given, but {type(model).__name__} reads no text. Leave it out.")
+    if tuple(text_features.shape) not in ((model.text_dim,), (1, model.text_dim)):
+        raise ValueError(
+            f"`text_features` has shape {tuple(text_features.shape)}, expected {(model.text_dim,)}: one sentence feature."
+        )
 
 
 __all__ = ["PredictionError", "Track", "TrackingSession", "check_prediction", "clip_box"]

@@ -173,7 +173,7 @@ class PreTrainedTracker(PreTrainedModel):
             frames can be chained; not set for what is only remembered of the templates to save work.
         memory_class (`type`, *optional*): class of that memory, for a session that is restored from a file. The batch is the
             first dimension of each of its tensors.
-        reads_text (`bool`): whether the family has a language token.
+        text_dim (`int`, *optional*): length of the sentence features that it reads; `None` if it has no language token.
         template_bank_class (`type`): how a session of the family chooses its templates.
         loaded_commit (`str`, *optional*): commit of the repository on the Hub that `AutoModel` loaded the weights from.
     """
@@ -186,7 +186,7 @@ class PreTrainedTracker(PreTrainedModel):
     accepts_loss_kwargs = False
     carries_memory: bool = False
     memory_class: type[ModelOutput] | None = None
-    reads_text: bool = False
+    text_dim: int | None = None
     template_bank_class: type[TemplateBank] = TemplateBank
     loaded_commit: str | None = None
 
@@ -336,7 +336,7 @@ class PreTrainedTracker(PreTrainedModel):
         Returns:
             [`TrackerOutput`], or a tuple of its fields that are set.
         """
-        if text_features is not None and not self.reads_text:
+        if text_features is not None and self.text_dim is None:
             raise ValueError(f"`text_features` was given, but {type(self).__name__} reads no text. Leave it out.")
         wanted = output_hidden_states if output_hidden_states is not None else self.config.output_hidden_states
         places = range(len(self.layers) + 1)

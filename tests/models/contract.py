@@ -178,7 +178,7 @@ class TrackerContract(TrainingContract):
             assert_equal(model.decode(state), model(**inputs))
 
     def test_text_is_read_or_refused(self, model, inputs):
-        if model.reads_text:
+        if model.text_dim is not None:
             return
         text, frame = torch.zeros(2, 8), np.zeros((80, 100, 3), dtype=np.uint8)
         with pytest.raises(ValueError, match="`text_features` was given, but .* reads no text"):

@@ -176,8 +176,16 @@ class TestInputs:
     def test_text_features_that_do_not_fit(self, model, inputs):
         with pytest.raises(ValueError, match=r"`text_features` has shape \(2, 11\), expected \(2, 12\)"):
             model(**inputs, text_features=torch.zeros(2, 11))
+        mute, frame = AutoModel.from_config(tiny(use_text=False)).eval(), np.zeros((80, 100, 3), dtype=np.uint8)
         with pytest.raises(ValueError, match="`text_features` was given, but `use_text` .* is False"):
-            AutoModel.from_config(tiny(use_text=False))(**inputs, text_features=torch.zeros(2, 12))
+            mute.embed(**inputs, text_features=torch.zeros(2, 12))
+        with pytest.raises(ValueError, match="`text_features` was given, but SUTrackModel reads no text"):
+            mute(**inputs, text_features=torch.zeros(2, 12))
+        with pytest.raises(ValueError, match="`text_features` was given, but SUTrackModel reads no text"):
+            mute.start(frame, [30, 20, 20, 16], text_features=torch.zeros(12))
+        for shape in ((11,), (2, 12)):
+            with pytest.raises(ValueError, match="`text_features` has shape .*, expected .*: one sentence feature"):
+                model.start(frame, [30, 20, 20, 16], text_features=torch.zeros(shape))
 
     def test_session_tells_the_model_what_it_was_told(self, model):
         torch.manual_seed(1)
