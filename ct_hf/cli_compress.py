@@ -298,7 +298,8 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     with _answered_in_a_line(parser):
         if script.train:
             readers = args.world_size * max(1, args.dataloader_num_workers)
-            source = {place: open_source(place, max(8, readers), script.max_bad) for place in script.train}
+            shards = readers * -(-8 // readers)  # readers that share them out evenly draw from each clip as often
+            source = {place: open_source(place, shards, script.max_bad) for place in script.train}
             ratios = dict(zip(script.train, script.ratios, strict=True)) if script.ratios else None
         else:
             source, ratios = ProceduralWorld(textures=rendered_textures(script.photographs)), None

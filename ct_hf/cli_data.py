@@ -22,6 +22,8 @@ def convert(args: argparse.Namespace) -> None:
             "--push-to-hub needs --license, in the Hub's spelling, such as cc-by-nc-sa-4.0 or other: it is kept in every clip, "
             "and cannot be added later."
         )
+    if not 0 <= args.max_bad <= 1:
+        raise ValueError(f"--max-bad must be a share from 0 to 1, got {args.max_bad:g}.")
     done = convert_dataset(
         args.layout, args.root, args.out, split=args.split, stride=args.stride, license=args.license, progress=True
     )
@@ -37,12 +39,15 @@ def convert(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """Draw training pairs of a data set."""
+    from PIL import Image
     from transformers import AutoConfig
 
     from .data import LAYOUTS, PairSampler, SequenceClips, draw_pairs, read_dataset
     from .data.errors import describe_causes
     from .models import OSTrackConfig
 
+    if args.out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out {args.out} does not end as an image does. Call it sheet.png, for instance.")
     config = AutoConfig.from_pretrained(args.tracker) if args.tracker else OSTrackConfig()
     split = args.split or (LAYOUTS[args.layout].training_split if args.layout in LAYOUTS else None)
     sequences = read_dataset(args.layout, args.root, split, check=False)

@@ -3,7 +3,7 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from ct_hf import OSTrackConfig, hub
+from ct_hf import OSTrackConfig, data, hub
 from ct_hf.cli import main
 from ct_hf.data import FolderSequence
 
@@ -87,3 +87,17 @@ def test_show_reads_no_more_sequences_than_a_picture_needs(root, tmp_path, capsy
     monkeypatch.setattr(FolderSequence, "boxes", property(lambda self: read.append(self.name) or boxes(self)))
     assert main(["data", "show", "folder", str(root), "--pairs", "2", "--out", str(tmp_path / "sheet.png")]) == 0
     assert "2 pairs of 2 of 3 sequences" in capsys.readouterr().out and len(set(read)) == 2
+
+
+def test_arguments_that_cannot_be_are_told_before_the_work(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(data, "read_dataset", None)
+    monkeypatch.setattr(data, "convert_dataset", None)
+    for rest, words in (
+        (
+            ["convert", "folder", str(root), str(tmp_path / "out"), "--max-bad", "5"],
+            "--max-bad must be a share from 0 to 1",
+        ),
+        (["show", "folder", str(root), "--out", str(tmp_path / "sheet")], "does not end as an image does"),
+    ):
+        assert main(["data", *rest]) == 1
+        assert words in capsys.readouterr().err

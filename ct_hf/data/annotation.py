@@ -99,12 +99,15 @@ def read_flags(file: AnyPath, count: int, most: int = 1) -> np.ndarray:
         SequenceError: There is no such file, or it holds something else.
     """
     flags = read_text(file).replace(",", " ").split()
-    if len(flags) != count or not set(flags) <= set(map(str, range(most + 1))):
-        numbers = "0 or 1" if most == 1 else f"number from 0 to {most}"
+    numbers, known = "0 or 1" if most == 1 else f"number from 0 to {most}", set(map(str, range(most + 1)))
+    if len(flags) != count:
         raise SequenceError(
             f"{file} has {len(flags)} entries for {count} frames. Expected one {numbers} for each frame.",
             "length_mismatch",
         )
+    if not known.issuperset(flags):
+        place, flag = next((place, flag) for place, flag in enumerate(flags, start=1) if flag not in known)
+        raise SequenceError(f"{file}, entry {place}: got {flag!r}, expected {numbers}.", "bad_box")
     return np.frombuffer("".join(flags).encode(), dtype=np.int8) - np.int8(ord("0"))
 
 

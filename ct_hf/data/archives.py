@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -194,7 +195,13 @@ class MemberPath(_PurePath):
                 return io.BytesIO(members.read(self.place))
         except KeyError as error:
             raise FileNotFoundError(f"{self} does not exist") from error
-        except (BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, unknown method
+        except (
+            BadZipFile,
+            zlib.error,
+            LZMAError,
+            EOFError,
+            RuntimeError,
+        ) as error:  # RuntimeError: encrypted, unknown method
             raise SequenceError(
                 f"{self} cannot be taken out of its archive ({error}). Download the archive again.", "corrupt_image"
             ) from error

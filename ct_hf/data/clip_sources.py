@@ -258,11 +258,15 @@ class SequenceClips(FiniteClips):
         """See [`ClipSource`]."""
         index, frames = self._clips[clip]
         sequence = self.sequences[index]
-        return Clip(
-            sequence.name,
-            frames[0],
-            frames,
-            sequence.boxes[frames],
-            sequence.visible[frames],
-            lambda position, reduction: sequence.reduced_frame(frames[position], reduction),
-        )
+        if frames[-1] >= len(sequence):
+            raise SequenceError(
+                f"{sequence.name}: its annotation has {len(sequence)} rows, but had more when the clips were cut. Restore it.",
+                "length_mismatch",
+            )
+
+        def frame(position: int, reduction: int) -> Image.Image:
+            # Not by the sequence, which compares with its first frame: if that one is broken, all others still serve.
+            number = frames[position]
+            return decode_frame(sequence.frame_bytes(number), f"{sequence.name}, frame {number}", reduction)
+
+        return Clip(sequence.name, frames[0], frames, sequence.boxes[frames], sequence.visible[frames], frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def convert_dataset(
         What was written and what was left out. Call its `check` to refuse a data set that is broken in too many places.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or names of sequences are not UTF-8 or not all different.
         SequenceError: `root` cannot be read as that layout, or no sequence of it can be used.
         ConversionError: `out` holds something else, another conversion, or one that another process is busy with, or the
             data set has changed since it was begun.
@@ -88,9 +89,13 @@ def convert_dataset(
     found = read_dataset(layout, root, split, check=False)
     sequences = {sequence.name: sequence for sequence in found}
     if len(sequences) < len(found):
+        (name, times), *_ = Counter(sequence.name for sequence in found).most_common(1)
         raise ValueError(
-            f"{len(found) - len(sequences)} sequences are called as others are. Give each a name of its own."
+            f"{len(found) - len(sequences)} sequences are called as others are, such as {name!r}, which {times} are. Give each a "
+            "name of its own."
         )
+    if odd := [name for name in sequences if name != name.encode(errors="replace").decode()]:
+        raise ValueError(f"The names of {len(odd)} sequences are not UTF-8, such as {odd[0]!r}. Rename their folders.")
     _prepare(out)
     try:
         with FileLock(out / ".lock", timeout=0):
@@ -102,6 +107,8 @@ def convert_dataset(
 
 
 def _prepare(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConversionError(f"`out`={str(out)!r} is a file. Give a folder, new or empty.")
     out.mkdir(parents=True, exist_ok=True)
     found = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     if found and MANIFEST not in found:
@@ -117,6 +124,12 @@ def _manifest(out: Path, arguments: dict[str, Any], sequences: dict[str, FileSeq
         if missing := manifest.sequences.keys() - sequences.keys():
             raise ConversionError(
                 f"{out} was begun with sequence {min(missing)!r}, which the data set does not hold now. Restore it, or use "
+                "another folder."
+            )
+        known = manifest.sequences.keys() | {entry.name for entry in manifest.left_out}
+        if added := sequences.keys() - known:
+            raise ConversionError(
+                f"{out} was begun without {len(added)} sequences that the data set holds now, such as {min(added)!r}. Convert into "
                 "another folder."
             )
         return manifest

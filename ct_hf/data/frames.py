@@ -123,6 +123,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of an image once it is turned as [`decode_frame`] turns it."""
+    if image.format == "PNG":  # its orientation may come behind the pixels
+        image.load()
     return image.size[::-1] if _turn(image) in _TURNS_ON_SIDE else image.size
 
 
@@ -152,10 +154,10 @@ def frame_size(data: bytes, where: str) -> tuple[int, int]:
         SequenceError: The image is corrupt or truncated.
     """
     with _readable(where), Image.open(io.BytesIO(data)) as image:
-        size = upright_size(image)
+        size = image.size
         image.draft("L", (1, 1))  # a JPEG is read whole, but only a small picture is computed
         image.load()
-        return size
+        return size[::-1] if _turn(image) in _TURNS_ON_SIDE else size
 
 
 @contextmanager

@@ -258,10 +258,12 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
     root = Path(root)
     if not root.is_dir():
         raise SequenceError(f"`root`={str(root)!r} is not a folder. Give a folder of sequences.", "empty")
-    if _is_sequence(root):
+    if (root / GROUND_TRUTH).exists():
         sequences = [FolderSequence(root)]
     else:
         sequences = [FolderSequence(path) for path in sorted(root.iterdir()) if _is_sequence(path)]
+        if not sequences and _is_sequence(root):  # an image beside sequences makes no sequence of them all
+            sequences = [FolderSequence(root)]
     if not sequences:
         raise SequenceError(
             f"`root`={str(root)!r} holds no sequences. Expected folders with images and a {GROUND_TRUTH}, or one such "

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from glob import escape
 from pathlib import Path
@@ -37,7 +42,7 @@ class StoredClips(FiniteClips):
         split: Split, by which names of files start; by default all files are read.
 
     Raises:
-        SequenceError: There are no such files.
+        SequenceError: There are no such files, or not all of those that their names count.
         ConnectionError: The Hub cannot be reached.
 
     Example:
@@ -69,6 +74,7 @@ class StoredClips(FiniteClips):
                 "folder of a conversion or a data set repository.",
                 "empty",
             )
+        _check_whole(str(place), found)
         self.paths = [files.unstrip_protocol(file) for file in found]
         self.num_shards = len(self.paths)
 
@@ -84,7 +90,8 @@ class StoredClips(FiniteClips):
     def groups(self, shard: int) -> list[range]:
         """See [`FiniteClips`]."""
         edges = _opened(self.paths[shard], os.getpid()).edges + shard * _FILE
-        return [range(first, last) for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+        ranges = (range(first, last) for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        return [clips for clips in ranges if clips]
 
     def read(self, clip: int) -> Clip:
         """See [`ClipSource`]."""
@@ -115,14 +122,9 @@ class _ParquetFile:
     def __init__(self, path: str):
         self.path = path
         self.place = Path(path) if path.startswith("file:") else UrlPath(path)
-        try:
-            with reaching(self.place):
-                # As fsspec's files read ahead, and pyarrow knows what it needs.
-                self.file = pq.ParquetFile(fsspec.open(path, "rb", cache_type="none").open())
-        except pa.ArrowInvalid as error:
-            raise SequenceError(
-                f"{path} is not a whole Parquet file ({error}). Download it again.", "missing_frame"
-            ) from error
+        with _reading(self.place, f"{path} is not a whole Parquet file", "missing_frame"):
+            # As fsspec's files read ahead, and pyarrow knows what it needs.
+            self.file = pq.ParquetFile(fsspec.open(path, "rb", cache_type="none").open())
         missing = set(_COLUMNS) - set(self.file.schema_arrow.names)
         if missing:
             raise SequenceError(
@@ -144,16 +146,39 @@ class _ParquetFile:
         }
 
     def read_group(self, group: int) -> dict[str, pa.ChunkedArray]:
-        try:
-            with reaching(self.place):
-                table = self.file.read_row_group(group, columns=list(_COLUMNS))
-        except ConnectionError:  # says nothing about the clips
-            raise
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SequenceError(
-                f"{self.path}, row group {group} cannot be read ({error}). Download the file again.", "corrupt_image"
-            ) from error
+        with _reading(self.place, f"{self.path}, row group {group} cannot be read", "corrupt_image"):
+            table = self.file.read_row_group(group, columns=list(_COLUMNS))
         return {name: table[name] for name in _COLUMNS}
+
+
+@contextmanager
+def _reading(place: Path | UrlPath, problem: str, cause: str) -> Iterator[None]:
+    """Tells a file that is broken from one that cannot be reached, which says nothing about the clips."""
+    with reaching(place):
+        try:
+            yield
+        except (pa.ArrowInvalid, OSError) as error:
+            # Some of what pyarrow finds in the bytes is an OSError too; it tells itself from those of the way by its origin.
+            of_content = "pyarrow" in traceback.extract_tb(error.__traceback__)[-1].filename
+            if not of_content and isinstance(place, UrlPath):
+                raise
+            raise SequenceError(f"{problem} ({error}). Download the file again.", cause) from error
+
+
+def _check_whole(place: str, files: list[str]) -> None:
+    """Refuses a part of files whose names say how many there are, as an interrupted conversion or copy leaves behind."""
+    numbers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for file in files:
+        if counted := re.fullmatch(r"(.*)-(\d+)-of-(\d+)\.parquet", file):
+            numbers[counted[1], counted[3]].add(counted[2])
+    for (start, count), found in numbers.items():
+        if len(found) < int(count):
+            name = f"{os.path.basename(start)}-*-of-{count}.parquet"
+            raise SequenceError(
+                f"`place`={place!r} holds {len(found)} of {int(count)} files {name}. Run the conversion again, which goes on "
+                "where it was, or copy or download the others.",
+                "missing_frame",
+            )
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ import torch
 from datasets import DatasetInfo, Features, IterableDataset, Value
 from datasets.iterable_dataset import ExamplesIterable
 
-from .clip_sources import MAX_BAD_DRAWS, Clip, ClipSource
+from .clip_sources import MAX_BAD_DRAWS, Clip, ClipSource, FiniteClips
 from .errors import CAUSES, SequenceError, describe_causes
 from .sampling import PairSampler
 
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("template_pixel_values", "search_pixel_values", "template_boxes", "search_boxes", "skipped", "name")
 
@@ -69,7 +72,7 @@ class PairReader:
                 else:
                     own = [self.seed, number["source"], number["clip"], number["epoch"], number["pair"], attempt]
                     clip = source.read(source.any_clip(np.random.default_rng(own)))
-                name = zlib.crc32(clip.name.encode())
+                name = zlib.crc32(clip.name.encode(errors="surrogateescape"))
                 rng = np.random.default_rng([self.seed, name, clip.number, number["epoch"], number["pair"], attempt])
                 pair = self.sampler.draw(clip, rng)
             except SequenceError as error:
@@ -120,7 +123,8 @@ class PairStream(IterableDataset):
 
     A pair is a function of the seed, its epoch, its clip and its number there, whoever draws it. Each clip of an epoch is
     drawn from by one reader: a worker of a process, or the process if it has none. Pairs of one clip come some way apart, as
-    they are alike.
+    they are alike. Readers share out shards: all clips are drawn from equally often if the number of shards is a multiple of
+    that of readers, and a warning says where it is not.
 
     Args:
         reader: Makes pairs of their numbers.
@@ -145,6 +149,16 @@ class PairStream(IterableDataset):
                     f"{source!r} has {source.num_shards} shards for {num_readers} readers (processes x workers). Use fewer "
                     "workers or, for sequences, a larger `num_shards`; stored clips have a shard for each file."
                 )
+            if isinstance(source, FiniteClips) and source.num_shards % num_readers:
+                least, most = source.num_shards // num_readers, -(-source.num_shards // num_readers)
+                logger.warning(
+                    "%r has %d shards for %d readers (processes x workers): some clips are drawn from %.3g times as often as "
+                    "others. Use a number of workers that divides it or, for sequences, a `num_shards` that they divide.",
+                    source,
+                    source.num_shards,
+                    num_readers,
+                    most / least,
+                )
         self._reader, self._probabilities = reader, probabilities
         self._names = names or [""] * len(probabilities)
         # `datasets` shares lists out, here one element to each reader, and hands the rest to all.
@@ -159,6 +173,21 @@ class PairStream(IterableDataset):
         # `from_generator` would take a hash of all sequences first, minutes for a data set of images.
         numbers = IterableDataset(ExamplesIterable(_mixed, shared), DatasetInfo(features=_NUMBER))
         super().__init__(numbers.map(reader, with_indices=True, remove_columns=list(_NUMBER))._ex_iterable)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """See [`~datasets.IterableDataset`].
+
+        Raises:
+            ValueError: There are fewer readers here than the stream is shared out among, and some clips would never come.
+        """
+        worker = torch.utils.data.get_worker_info()
+        here = worker.num_workers if worker else 1
+        if self.num_shards > here:
+            raise ValueError(
+                f"`num_readers` is {self.num_shards}, but {here} read this stream: the clips of the others would never come. "
+                "Give as many as there are processes x workers; the trainers of this library do."
+            )
+        yield from super().__iter__()
 
     def shared(self, num_readers: int, batches_before: int = 0, batch_size: int = 0) -> PairStream:
         """The stream for some readers, who go on after batches that come as rows without pixels, and cost nothing.

@@ -102,21 +102,21 @@ def test_flags_up_to_a_value(text):
 
 
 @pytest.mark.parametrize(
-    ("content", "most", "words"),
+    ("content", "most", "cause", "words"),
     [
-        ("0\n1\n", 1, ["2 entries for 3 frames", "one 0 or 1 for"]),
-        ("0 1 0 1", 1, ["4 entries for 3 frames"]),
-        ("0 1 2", 1, ["3 entries for 3 frames", "one 0 or 1 for"]),
-        ("0 10 1", 1, ["one 0 or 1"]),
-        ("010 1 0", 1, ["one 0 or 1"]),
-        ("8 9 1", 8, ["number from 0 to 8"]),
-        ("0 -1 1", 8, ["number from 0 to 8"]),
-        ("0 1.0 1", 1, ["0 or 1"]),
+        ("0\n1\n", 1, "length_mismatch", ["2 entries for 3 frames", "one 0 or 1 for"]),
+        ("0 1 0 1", 1, "length_mismatch", ["4 entries for 3 frames"]),
+        ("0 1 2", 1, "bad_box", ["entry 3: got '2', expected 0 or 1"]),
+        ("0 10 1", 1, "bad_box", ["entry 2: got '10', expected 0 or 1"]),
+        ("010 1 0", 1, "bad_box", ["entry 1: got '010'"]),
+        ("8 9 1", 8, "bad_box", ["entry 2: got '9', expected number from 0 to 8"]),
+        ("0 -1 1", 8, "bad_box", ["entry 2: got '-1'", "number from 0 to 8"]),
+        ("0 1.0 True", 1, "bad_box", ["entry 2: got '1.0'", "0 or 1"]),
     ],
 )
-def test_flags_of_another_number_or_value(text, fails, content, most, words):
+def test_flags_of_another_number_or_value(text, fails, content, most, cause, words):
     file = text(content, "absent.txt")
-    with fails("length_mismatch", file, *words):
+    with fails(cause, file, *words):
         read_flags(file, 3, most)
 
 

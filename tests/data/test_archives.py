@@ -195,6 +195,18 @@ def test_a_broken_member_costs_only_itself(lasot):
     assert dog.frame(2).size == (64, 48)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_broken_member_of_any_compression(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.txt", bytes(range(256)) * 40)
+        offset = archive.getinfo("a.txt").header_offset
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[offset + 50 : offset + 90] = b"\xff" * 40
+    (tmp_path / "a.zip").write_bytes(data)
+    with fails("corrupt_image", "a.zip/a.txt cannot be taken out"):
+        MemberPath("a.txt", tmp_path / "a.zip").read_bytes()
+
+
 def test_a_broken_line_is_not_a_broken_sequence(lasot, monkeypatch):
     """Else a stream would leave out, and a conversion forget, what is there."""
     (dog, *_) = read_dataset("lasot", f"file://{lasot}")

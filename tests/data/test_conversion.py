@@ -242,3 +242,30 @@ def test_withheld_ground_truth_cannot_be_converted(tmp_path):
     assert caught.value.cause == "too_few_visible"
     with pytest.raises(SequenceError, match="train/list.txt"):
         convert_dataset("got10k", root, tmp_path / "out")
+
+
+def test_sequences_that_came_later_are_missed(root, make_folder, tmp_path):
+    convert(root, tmp_path / "out")
+    make_folder("late")
+    with pytest.raises(ConversionError, match="was begun without 1 sequences .* such as 'late'"):
+        convert(root, tmp_path / "out")
+
+
+def test_names_that_cannot_be_kept(root, tmp_path):
+    os.rename(os.fsencode(root / "walk3"), os.fsencode(root) + b"/caf\xe9")
+    with pytest.raises(ValueError, match="names of 1 sequences are not UTF-8, such as 'caf"):
+        convert(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_there_twice(root, tmp_path, monkeypatch):
+    twice = conversion.read_dataset("folder", root, None, check=False) * 2
+    monkeypatch.setattr(conversion, "read_dataset", lambda *_, **__: twice)
+    with pytest.raises(ValueError, match="10 sequences are called as others are, such as 'walk0', which 2 are"):
+        convert(root, tmp_path / "out")
+
+
+def test_a_file_is_no_folder_to_write_to(root, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConversionError, match="`out`=.* is a file. Give a folder"):
+        convert(root, tmp_path / "out")

@@ -188,6 +188,24 @@ def test_frames_are_turned_as_viewers_show_them(orientation, form):
     assert decode_frame(data, "it", 4).size == reduced_size(upright.size, 4)
 
 
+def test_an_orientation_behind_the_pixels_counts(folder, sequence):
+    """As some tools write it into PNG files."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (80, 60)).save(file, "PNG", exif=exif)
+    data = file.getvalue()
+    start = data.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    end = data.index(b"IEND") - 4
+    data = data[:start] + data[stop:end] + data[start:stop] + data[end:]
+    assert decode_frame(data, "it").size == frame_size(data, "it") == (60, 80)
+    for old in folder.glob("*.jpg"):
+        old.with_suffix(".png").write_bytes(data)
+        old.unlink()
+    assert sequence.size == sequence.frame(0).size == (60, 80)
+
+
 def test_a_broken_orientation_says_nothing(folder, sequence):
     image = Image.new("RGB", (80, 60), "red")
     image.save(folder / "00000001.jpg", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x99")

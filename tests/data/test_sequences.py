@@ -171,3 +171,11 @@ def test_hidden_folders_are_not_sequences(folder):
     thumbnails.mkdir()
     Image.new("RGB", (8, 6)).save(thumbnails / "1.jpg")
     assert [sequence.name for sequence in read_sequences(folder.parent)] == ["walk"]
+
+
+def test_an_image_beside_sequences_makes_no_sequence_of_them(make_folder):
+    """Such as the contact sheet of them."""
+    make_folder("walk")
+    root = make_folder("run").parent
+    Image.new("RGB", (8, 8)).save(root / "sheet.png")
+    assert [sequence.name for sequence in read_sequences(root)] == ["run", "walk"]

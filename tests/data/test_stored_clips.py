@@ -200,3 +200,40 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(stored_clips.fsspec, "url_to_fs", lambda root: (files, root))
     with pytest.raises(ConnectionError, match="hf://datasets/user/clips cannot be reached"):
         StoredClips("user/clips")
+
+
+def test_a_part_of_a_conversion_is_refused(stored, fails):
+    """As an interrupted one, or a copy of it, leaves behind; which file is missing makes no difference."""
+    files = sorted((stored / "data").iterdir())
+    for file in files:
+        aside = file.rename(stored / file.name)
+        with fails(
+            "missing_frame", f"holds {len(files) - 1} of {len(files)} files train-*-of-", "Run the conversion again"
+        ):
+            StoredClips(stored / "data")
+        aside.rename(file)
+    assert StoredClips(stored).num_shards == len(files)
+
+
+def test_a_damaged_footer_is_a_broken_file_wherever_it_is(stored, fails):
+    """Of a file behind a URL it is not taken for a connection that fails."""
+    content = bytearray(min((stored / "data").iterdir()).read_bytes())
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[start : start + 40] = b"\xff" * 40
+    (stored / "broken.parquet").write_bytes(content)
+    fsspec.filesystem("memory").pipe("broken.parquet", bytes(content))
+    for path in (f"file://{stored}/broken.parquet", "memory://broken.parquet"):
+        with fails("missing_frame", path, "is not a whole Parquet file", "Download the file again"):
+            stored_clips._ParquetFile(path)
+
+
+def test_groups_without_rows_are_none(tmp_path, fails):
+    write(tmp_path / "b.parquet")
+    table = pq.read_table(tmp_path / "b.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "a.parquet")
+    clips = StoredClips(tmp_path)
+    assert [len(clips.groups(shard)) for shard in range(2)] == [0, 1]
+    assert {clips.read(clips.any_clip(np.random.default_rng(seed))).name for seed in range(8)}
+    (tmp_path / "b.parquet").unlink()
+    with fails("empty", "hold no clips"):
+        next(StoredClips(tmp_path).order([0], 0))

@@ -257,3 +257,36 @@ def test_readers_draw_sources_of_their_own(stream, sequences, config, take):
         ["procedural" in pair["name"] for pair in take(split_dataset_by_node(shared, rank, 2), 40)] for rank in (0, 1)
     ]
     assert drawn[0] != drawn[1] and all(10 < sum(one) < 30 for one in drawn)
+
+
+def test_readers_that_do_not_divide_the_shards_are_told(stream, sequences, caplog):
+    stream(sequences, num_shards=4).shared(2)
+    assert not caplog.messages
+    stream(sequences, num_shards=4).shared(3)
+    assert "has 4 shards for 3 readers" in caplog.text and "2 times as often" in caplog.text
+
+
+def test_readers_that_are_not_there_are_missed(stream, sequences, take):
+    """Clips of the second of two readers would never come."""
+    for source in (sequences, WORLD):
+        with pytest.raises(ValueError, match="`num_readers` is 2, but 1 read this stream"):
+            take(stream(source, num_readers=2), 1)
+
+
+def test_a_broken_first_frame_costs_no_other(stream, make_folder, take):
+    for number in range(4):
+        folder = make_folder(f"walk{number}", count=30)
+    (folder / "00000001.jpg").write_text("<html>")
+    pairs = take(stream(read_sequences(folder.parent, check=False)), 300)
+    assert Counter(pair["name"].partition(",")[0] for pair in pairs)["walk3"] > 40
+    assert 0 < counts(pairs)["corrupt_image"] < 15
+
+
+def test_an_annotation_that_became_shorter_is_a_broken_sequence(make_folder, fails):
+    folder = make_folder(count=30)
+    clips = SequenceClips([FolderSequence(folder)])
+    rows = (folder / "groundtruth.txt").read_text().splitlines(keepends=True)
+    (folder / "groundtruth.txt").write_text("".join(rows[:5]))
+    clips.sequences = [FolderSequence(folder)]  # as in a worker, which reads anew
+    with fails("length_mismatch", "walk: its annotation has 5 rows"):
+        clips.read(0)

@@ -8,7 +8,8 @@
                                          /nlp.txt               a sentence
 
 A category may also be the archive <root>/<category>.zip with <category>-<number>/img/00000001.jpg ... in it, as in the Hub
-repositories `l-lt/LaSOT` and `l-lt/LaSOT-ext`; it is read as it is.
+repositories `l-lt/LaSOT` and `l-lt/LaSOT-ext`; it is read as it is, or unpacked where it lies, which makes no folder of the
+category: <root>/<category>-<number>.
 
 Boxes count from 1 (no visible one in 1,400 files starts at 0) and are corrected to 0 here, once. The target is absent where
 either flag is 1; what the box says there differs from sequence to sequence and decides nothing. In 7 sequences a frame that
@@ -85,25 +86,39 @@ def _read(root: AnyPath, split: str) -> list[LaSOTSequence]:
         f"the official list {_LISTS[split]} beside <category>/<category>-<number>/img or <category>.zip",
     )
     names = read_names(root / _LISTS[split])
-    archives = _archives(root)
-    return [LaSOTSequence(archives.get(category := name.rpartition("-")[0], root / category) / name) for name in names]
+    categories, found = _archives(root), {path.name for path in root.iterdir()}
+
+    def place(name: str) -> AnyPath:
+        category = name.rpartition("-")[0]
+        unpacked = root if category not in found and name in found else root / category
+        return categories.get(category, unpacked) / name
+
+    return [LaSOTSequence(place(name)) for name in names]
 
 
 def _read_extension(root: AnyPath, split: None) -> list[LayoutSequence]:
     archives = _archives(root)
-    if not archives:
+    if not archives and not any(root.glob("*-*/groundtruth.txt")):
         tree = "<category>/<category>-<number>/groundtruth.txt and img, or <category>.zip"
         check_root(root, "*/*-*/groundtruth.txt", tree)
     categories = {category.name: category for category in folders(root)} | archives
     sequences: list[LayoutSequence] = []
     for name in sorted(categories):
         try:
-            paths = folders(categories[name])
+            paths = _sequences(categories[name])
         except SequenceError as error:  # of an archive that is cut off
             sequences.append(BrokenSequence(name, categories[name], error))
         else:
             sequences += [LaSOTSequence(path) for path in paths if path.name.startswith(name)]
     return sequences
+
+
+def _sequences(category: AnyPath) -> list[AnyPath]:
+    """Folders of the sequences of a category, which may be one itself, or in a folder of its name in its archive."""
+    if (category / "groundtruth.txt").is_file():
+        return [category]
+    inner = category / getattr(category, "archive", category).stem
+    return folders(inner if inner.is_dir() else category)
 
 
 def _archives(root: AnyPath) -> dict[str, MemberPath]:

@@ -73,11 +73,16 @@ def _targets(video: Path) -> list[LayoutSequence]:
     if 0 in files:
         files.setdefault(1, files.pop(0))
     files.pop(0, None)
-    return [
-        OTB100Sequence(f"{video.name}_{number}", file)
-        for number, file in sorted(files.items())
-        if read_text(file).strip()
-    ]
+    targets: list[LayoutSequence] = []
+    for number, file in sorted(files.items()):
+        name = f"{video.name}_{number}"
+        try:
+            empty = not read_text(file).strip()
+        except SequenceError as error:
+            targets.append(BrokenSequence(name, file, error))
+        else:
+            targets += [] if empty else [OTB100Sequence(name, file)]
+    return targets
 
 
 def _read(root: Path, split: None) -> list[LayoutSequence]:

@@ -46,8 +46,8 @@ def check_root(root: AnyPath, part: str, tree: str) -> None:
 
 
 def folders(root: AnyPath) -> list[AnyPath]:
-    """Folders in a folder, by name."""
-    paths = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Folders in a folder, by name, without those that viewers and archivers leave behind."""
+    paths = (path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX")) and path.is_dir())
     return sorted(paths, key=lambda path: path.name)
 
 
@@ -62,7 +62,7 @@ def read_names(file: AnyPath) -> list[str]:
     Raises:
         SequenceError: There is no such file, or nothing in it.
     """
-    names = read_text(file).split()
+    names = [name for line in read_text(file).splitlines() if (name := line.strip())]
     if not names:
         raise SequenceError(f"{file} is empty, expected a name a line. Restore the official list.", "empty")
     return names

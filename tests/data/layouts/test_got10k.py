@@ -48,7 +48,7 @@ def test_one_row_elsewhere_is_an_error(make_root, fails):
     ("changes", "cause", "word"),
     [
         ({"absence": None}, "missing_ground_truth", "absence.label"),
-        ({"cover": "8\n8\n8\n9\n"}, "length_mismatch", "from 0 to 8"),
+        ({"cover": "8\n8\n8\n9\n"}, "bad_box", "from 0 to 8"),
         ({"cover": "8\n8\n8\n"}, "length_mismatch", "3 entries for 4 frames"),
         ({"numbers": (1, 2, 4, 5)}, "missing_frame", "lacks frame 3"),
         ({"numbers": (2, 3, 4, 5)}, "missing_frame", "lacks frame 1"),

@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -166,3 +167,21 @@ def test_samples(samples, tmp_path, write):
     assert atv.name == "atv-901" and len(atv) == 6
     assert len(read_dataset("lasot", samples / "LaSOT", check=False)) == 280
     assert len(read_dataset("lasot", samples / "LaSOT", "train", check=False)) == 1120
+
+
+@pytest.mark.parametrize("layout", ["lasot", "lasot_ext"])
+def test_archives_unpacked_where_they_lie(make_root, layout):
+    """Those of the Hub hold no folder of the category."""
+    root = make_root()
+    (root / "cat" / "cat-3").rename(root / "cat-3")
+    (root / "cat").rmdir()
+    (sequence,) = read_dataset(layout, root)
+    assert sequence.name == "cat-3" and len(sequence) == 3
+
+
+def test_an_archive_with_a_folder_of_its_category(make_root):
+    root = make_root()
+    shutil.make_archive(str(root / "cat"), "zip", root, "cat")
+    shutil.rmtree(root / "cat")
+    (sequence,) = read_dataset("lasot_ext", root)
+    assert sequence.name == "cat-3" and len(sequence) == 3

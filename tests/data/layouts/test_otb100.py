@@ -1,6 +1,6 @@
 import pytest
 
-from ct_hf.data import read_dataset
+from ct_hf.data import SequenceError, read_dataset
 
 
 ROWS = [(11, 12, 20, 16)] * 8
@@ -117,3 +117,12 @@ def test_boxes_outside_the_frame(make_root, fails, caplog):
 def test_frames_without_rows_are_told(make_root, caplog):
     (sequence,) = read_dataset("otb100", make_root("Crossing", numbers=range(1, 12)))
     assert len(sequence.files) == 8 and "has frames up to 11, but rows up to 8 only" in caplog.text
+
+
+def test_a_target_that_cannot_be_read_is_one_broken_sequence(make_root):
+    root = make_root("Two", files={"groundtruth_rect.1.txt": ROWS, "groundtruth_rect.2.txt": ROWS})
+    (root / "Two" / "groundtruth_rect.2.txt").write_bytes(b"\xff\xfe")
+    good, broken = read_dataset("otb100", root, check=False)
+    assert len(good) == 8 and broken.name == "Two_2"
+    with pytest.raises(SequenceError, match="groundtruth_rect.2.txt cannot be read as text"):
+        len(broken)

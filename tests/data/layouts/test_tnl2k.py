@@ -87,3 +87,9 @@ def test_a_sentence_that_is_no_text_is_left_out(make_root, caplog):
     (root / "test" / "walk_video_01" / "language.txt").write_bytes(b"the man\x92s hat\n")
     (sequence,) = read_dataset("tnl2k", root)
     assert sequence.language is None and "language.txt cannot be read as text" in caplog.text
+
+
+def test_what_an_archiver_left_behind_is_no_subset(make_root):
+    root = make_root()
+    (root / "test" / "__MACOSX" / "walk_video_01").mkdir(parents=True)
+    assert [sequence.name for sequence in read_dataset("tnl2k", root)] == ["walk_video_01"]
