@@ -53,15 +53,20 @@ def _save_pretrained(
     is_main_process: bool = True,
     state_dict: dict[str, Any] | None = None,
     push_to_hub: bool = False,
+    max_shard_size: int | str = "50GB",
+    variant: str | None = None,
     **options: Any,
 ) -> None:
     """Save the tracker, see [`~transformers.PreTrainedModel.save_pretrained`]; `push_to_hub` pushes it as its method does."""
     names = ("repo_id", "private", "commit_message", "commit_description", "create_pr", "revision")
     pushed = {name: options.pop(name) for name in names if name in options}
-    _save(self, save_directory, is_main_process, state_dict, **options)
-    if push_to_hub:
+    options |= {"max_shard_size": max_shard_size, "variant": variant}
+    # Saving empties the mapping that it is given.
+    _save(self, save_directory, is_main_process, state_dict and dict(state_dict), **options)
+    if push_to_hub and is_main_process:
         repo_id = pushed.pop("repo_id", Path(save_directory).name)
-        self.push_to_hub(repo_id, token=options.get("token"), **pushed)
+        pushed |= {name: options.get(name) for name in ("max_shard_size", "variant", "token")}
+        self.push_to_hub(repo_id, state_dict=state_dict, **pushed)
 
 
 # Set from here, as models know nothing of the Hub: where only their code has travelled, transformers' own method serves.

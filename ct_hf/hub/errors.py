@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import httpx
 
 
@@ -25,7 +26,8 @@ def reaching(repository: str) -> Iterator[None]:
         causes = [error, *filter(None, [error.__cause__])]
         reason = " ".join(" ".join(str(cause).split()) for cause in causes)
         answer = next(filter(None, (getattr(cause, "response", None) for cause in causes)), None)
-        if answer is not None and answer.status_code in (401, 403):
+        refused = answer is not None and answer.status_code in (401, 403)
+        if refused or any(isinstance(cause, LocalTokenNotFoundError) for cause in causes):
             raise PermissionError(
                 f"{repository} cannot be pushed to: {reason} Sign in by `hf auth login` with a token that may write there."
             ) from error

@@ -9,11 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModel
-from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, logging
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, logging
+from yaml import YAMLError
 
 from ..models.configuration_tracker import TrackerConfig
 from ..models.image_processing_tracker import TrackerImageProcessor
@@ -37,10 +39,13 @@ _BESIDE = ("summary.json", "results/**/*.json", "results/**/*.txt")
 """What is published of the other files there. Pictures that may be shared are beside the card; others, and pages, may show footage."""
 _PASSED_OVER = re.compile(r"[._]|checkpoint-\d+$")
 """Files and folders of the run, as transformers' Trainer leaves them out."""
-_REPLACED = re.compile(r"model.*\.safetensors|model\.safetensors\.index\.json|[^/]+\.py")
-"""What of an earlier push would be loaded together with that of a later one."""
-_OWN_NAMES = (re.compile(r"^# (\S+/\S+)$", re.MULTILINE), re.compile(r'\.from_pretrained\("([^"]+)"'))
-"""What a card calls the tracker: in its title, and where it is loaded from."""
+_WEIGHTS = re.compile(
+    r"model(?:\.(?P<variant>[^./]+?))??(?:-\d+-of-\d+)?\.safetensors"
+    r"|model\.safetensors\.index(?:\.(?P<index_variant>[^./]+))?\.json"
+)
+"""Files of weights, of the plain ones or of a variant such as `fp16`, as transformers names them."""
+_OWN_NAMES = (re.compile(r"^# (\S+/\S+)$", re.MULTILINE), re.compile(r'\.from_pretrained\("([^"]+)"\)\.start\('))
+"""What a card calls the tracker: in its title, and where it starts it from."""
 
 
 def push_folder(
@@ -106,9 +111,7 @@ def push_folder(
         logger.warning(f"{repository} is private and stays so. Its settings on the Hub change that.")
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     operations += [
-        CommitOperationDelete(file.rfilename)
-        for file in there.siblings or ()
-        if _REPLACED.fullmatch(file.rfilename) and file.rfilename not in files
+        CommitOperationDelete(file.rfilename) for file in there.siblings or () if _is_replaced(file.rfilename, files)
     ]
     with reaching(repository):
         return api.create_commit(repository, operations, commit_message=message, revision=revision, **commit)
@@ -118,7 +121,7 @@ def push_model(
     model: PreTrainedTracker,
     repo_id: str,
     *,
-    commit_message: str = "Upload tracker",
+    commit_message: str | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
@@ -126,6 +129,7 @@ def push_model(
     commit_description: str | None = None,
     max_shard_size: int | str = "50GB",
     variant: str | None = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
 ) -> CommitInfo:
     """
     Push a tracker that is in memory, as `model.push_to_hub` does; see [`push_folder`].
@@ -133,14 +137,16 @@ def push_model(
     Args:
         model ([`~models.PreTrainedTracker`]): tracker to push.
         repo_id (`str`): Hub repository, `user/tracker`.
-        commit_message (`str`, *optional*, defaults to `"Upload tracker"`): message of the commit.
+        commit_message (`str`, *optional*): message of the commit; `"Upload tracker"` by default.
         private (`bool`, *optional*): whether only its owner may see it; `True` by default.
         token (`str`, *optional*): access token; the saved one by default.
         revision (`str`, *optional*): branch to push to; the main one by default.
         create_pr (`bool`, *optional*, defaults to `False`): whether to propose the commit only.
         commit_description (`str`, *optional*): what the commit says beyond its message.
         max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`): largest size of a file of weights.
-        variant (`str`, *optional*): part of the names of the files of weights, such as `"fp16"`.
+        variant (`str`, *optional*): part of the names of the files of weights, such as `"fp16"`; the weights of the
+            repository that are of another variant stay.
+        state_dict (`dict[str, torch.Tensor]`, *optional*): weights to push in place of the tracker's own.
 
     Returns:
         `CommitInfo`: the commit.
@@ -149,13 +155,13 @@ def push_model(
         ValueError, ConnectionError, PermissionError: see [`push_folder`].
     """
     with TemporaryDirectory() as folder:
-        model.save_pretrained(folder, max_shard_size=max_shard_size, variant=variant)
+        model.save_pretrained(folder, state_dict=state_dict, max_shard_size=max_shard_size, variant=variant)
         write_plain_card(folder, model, repo_id)
         return push_folder(
             folder,
             repo_id,
             private=private,
-            message=commit_message,
+            message=commit_message or "Upload tracker",
             revision=revision,
             api=HfApi(token=token),
             create_pr=create_pr,
@@ -210,8 +216,8 @@ def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path
 
     check_contents(files)
     if CARD not in files:
-        with TemporaryDirectory() as aside:
-            files[CARD] = write_plain_card(aside, AutoModel.from_pretrained(home), repository).read_bytes()
+        with TemporaryDirectory() as aside, torch.device("meta"):
+            files[CARD] = write_plain_card(aside, AutoModel.from_config(config), repository).read_bytes()
     files[CARD] = _speaking_of(repository, files[CARD])
     return files
 
@@ -250,9 +256,11 @@ def _listed(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, Path
 
 def _check_weights(home: Path, files: Mapping[str, Any]) -> None:
     """Refuse a tracker without weights, or without a part of them."""
-    shards = {name for name in files if re.fullmatch(r"model.*\.safetensors", name)}
-    if SAFE_WEIGHTS_INDEX_NAME in files:
-        index = json.loads((home / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+    weights = {name for name in files if _WEIGHTS.fullmatch(name)}
+    indices = {name for name in weights if name.endswith(".json")}
+    shards = weights - indices
+    for name in sorted(indices):
+        index = json.loads((home / name).read_text(encoding="utf-8"))
         if missing := sorted({*index["weight_map"].values()} - shards):
             raise ValueError(f"`folder` {home} lacks {missing[0]}, a part of the weights. Save the tracker again.")
     if not shards:
@@ -262,6 +270,15 @@ def _check_weights(home: Path, files: Mapping[str, Any]) -> None:
         )
 
 
+def _is_replaced(name: str, files: Mapping[str, Any]) -> bool:
+    """Whether a file of an earlier push would be loaded together with those of this one: code, and weights of its variants."""
+    if name in files:
+        return False
+    variants = {found[1] or found[2] for file in files if (found := _WEIGHTS.fullmatch(file))}
+    found = _WEIGHTS.fullmatch(name)
+    return (found[1] or found[2]) in variants if found else bool(re.fullmatch(r"[^/]+\.py", name))
+
+
 def _with_auto_map(settings: dict[str, Any], auto_map: dict[str, str]) -> bytes:
     settings = {name: value for name, value in settings.items() if name != "auto_map"}
     settings |= {"auto_map": auto_map} if auto_map else {}
@@ -269,15 +286,28 @@ def _with_auto_map(settings: dict[str, Any], auto_map: dict[str, str]) -> bytes:
 
 
 def _speaking_of(repository: str, card: bytes | Path) -> bytes:
-    """Put the repository's name where a card has the one in its title, and the place that it loads the tracker from."""
-    text = (card.read_bytes() if isinstance(card, Path) else card).decode("utf-8")
-    for name in dict.fromkeys(found[1] for pattern in _OWN_NAMES if (found := pattern.search(text))):
+    """Put the repository's name where a card has the one in its title, and the place that it starts the tracker from."""
+    try:
+        text = (card.read_bytes() if isinstance(card, Path) else card).decode("utf-8")
+        data = ModelCard(text, ignore_metadata_errors=True).data
+    except (UnicodeDecodeError, YAMLError) as error:
+        raise ValueError(
+            f"{CARD} cannot be read as a card ({' '.join(str(error).split())}). Mend or remove it."
+        ) from error
+    others = {name for key in ("base_model", "datasets") for name in _listed_names(data.get(key))}
+    names = dict.fromkeys(found[1] for pattern in _OWN_NAMES if (found := pattern.search(text)))
+    for name in (name for name in names if name not in others):
         text = re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", repository, text)
         spoken = ModelCard(text, ignore_metadata_errors=True)
         if spoken.data.model_name == name.rpartition("/")[2]:
             spoken.data.model_name = repository.rpartition("/")[2]
             text = str(spoken)
     return text.encode()
+
+
+def _listed_names(value: str | list[str] | None) -> list[str]:
+    """Names in a field of a card's metadata, which may hold one, several or none."""
+    return [value] if isinstance(value, str) else value or []
 
 
 __all__ = ["push_folder", "push_model", "tracker_files", "write_plain_card"]

@@ -80,7 +80,10 @@ def check_box(box: Sequence[float] | np.ndarray, size: tuple[int, int] | None = 
     Raises:
         ValueError: the box is not four finite numbers, has no area, lies outside the frame or is far larger.
     """
-    values = np.asarray(box, dtype=np.float64).reshape(-1)
+    try:
+        values = np.asarray(box, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):  # no numbers
+        values = np.empty(0)
     if values.shape != (4,) or not all(map(math.isfinite, values.tolist())):
         raise ValueError(f"`box` must be four finite numbers x, y, width, height, got {box}.")
     x, y, w, h = values.tolist()
@@ -266,6 +269,24 @@ def normalize_pixels(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[
     return (pixels.float() / 255 - mean) / std
 
 
+class TrackerFeatures(BatchFeature):
+    """
+    Arguments of a tracker's forward, which also know where in the frames the crops are from.
+
+    Attributes:
+        windows (`list[CropWindow]`): window of each crop.
+    """
+
+    windows: list[CropWindow]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "windows": self.windows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.windows = state["windows"]
+
+
 class TrackerImageProcessor(BaseImageProcessor):
     r"""
     Cuts template and search crops and normalises them. One class serves every family.
@@ -285,7 +306,8 @@ class TrackerImageProcessor(BaseImageProcessor):
     >>> processor = AutoImageProcessor.from_pretrained("outputs/compress/student")
     >>> templates = processor(frame, boxes=[box], target="template")
     >>> search = processor(next_frame, boxes=[box])
-    >>> boxes, scores = model.locate(model(**templates, **search))
+    >>> with torch.no_grad():
+    ...     boxes, scores = model.locate(model(**templates, **search))
     >>> search.windows[0].to_frame(boxes[0].numpy())
     ```
     """
@@ -354,13 +376,13 @@ class TrackerImageProcessor(BaseImageProcessor):
                 `"pt"`, which is what comes anyway.
 
         Returns:
-            [`BatchFeature`] with `template_pixel_values` `(number, num_templates, 3, size, size)`, each template as often as
+            [`TrackerFeatures`] with `template_pixel_values` `(number, num_templates, 3, size, size)`, each template as often as
             the tracker wants one, and `template_boxes` `(number, num_templates, 4)`, the target in it; or with
             `search_pixel_values` `(number, 3, size, size)`. Its attribute `windows`, a list of [`CropWindow`], maps boxes of
             the crops back to the frames.
 
         Raises:
-            ValueError: the numbers of frames and boxes differ, a box or frame is not usable, or `return_tensors` is
+            ValueError: the numbers of frames and boxes differ, a box or frame is not usable, or not of the other, or `return_tensors` is
                 something else.
         """
         if return_tensors not in (None, "pt"):
@@ -369,18 +391,19 @@ class TrackerImageProcessor(BaseImageProcessor):
             raise TypeError(
                 f"unexpected argument `{next(iter(kwargs))}`; sizes and normalisation belong to the processor."
             )
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        if not len(boxes):
-            raise ValueError("`boxes` is empty, expected one box for each crop.")
+        boxes = _rows_of_boxes(boxes)
         frames = images if isinstance(images, list) else [images] * len(boxes)
         if len(frames) != len(boxes):
             raise ValueError(
                 f"`images` holds {len(frames)} frames but `boxes` {len(boxes)} boxes; give as many of each."
             )
+        frames = [as_frame(frame) for frame in frames]
+        for frame, box in zip(frames, boxes, strict=True):
+            check_box(box, frame_size(frame))
         windows = [self.window(box, target) for box in boxes]
-        crops = np.stack([window.extract(as_frame(frame)) for window, frame in zip(windows, frames, strict=True)])
+        crops = np.stack([window.extract(frame) for window, frame in zip(windows, frames, strict=True)])
         pixels = self.normalize(torch.from_numpy(crops).permute(0, 3, 1, 2))
-        features = BatchFeature({f"{target}_pixel_values": pixels}, tensor_type=None)
+        features = TrackerFeatures({f"{target}_pixel_values": pixels}, tensor_type=None)
         if target == "template":
             inside = np.stack([window.to_crop(box) for window, box in zip(windows, boxes, strict=True)])
             inside = torch.from_numpy(inside).to(torch.float32)
@@ -388,6 +411,20 @@ class TrackerImageProcessor(BaseImageProcessor):
             features["template_boxes"] = inside.unsqueeze(1).repeat(1, self.num_templates, 1)
         features.windows = windows
         return features
+
+
+def _rows_of_boxes(boxes: Any) -> np.ndarray:
+    """Boxes as `(number, 4)` float64, of rows or of a single one."""
+    try:
+        rows = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError):  # no numbers, or rows of different lengths
+        rows = np.empty(0)
+    rows = rows[None] if rows.shape == (4,) else rows
+    if rows.ndim != 2 or rows.shape[1] != 4 or not len(rows):
+        raise ValueError(
+            f"`boxes` must hold rows of four numbers x, y, width, height, one for each crop, got {boxes}."
+        )
+    return rows
 
 
 __all__ = ["CropWindow", "TrackerImageProcessor"]

@@ -86,15 +86,21 @@ class MixFormerV2Embeddings(nn.Module):
         size, number = self.config.template_size, self.config.num_templates
         self._check("template_pixel_values", pixel_values, (number, 3, size, size))
         tokens = self.patch_projection(pixel_values.flatten(0, 1)).flatten(2).transpose(1, 2)
-        return (tokens + self.template_position_embeddings).reshape(pixel_values.shape[0], -1, tokens.shape[2])
+        tokens = tokens + self._in_type_of_weights(self.template_position_embeddings)
+        return tokens.reshape(pixel_values.shape[0], -1, tokens.shape[2])
 
     def search(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Tokens of the search crop and the prediction tokens behind them."""
         size = self.config.search_size
         self._check("search_pixel_values", pixel_values, (3, size, size))
-        tokens = self.patch_projection(pixel_values).flatten(2).transpose(1, 2) + self.search_position_embeddings
+        tokens = self.patch_projection(pixel_values).flatten(2).transpose(1, 2)
+        tokens = tokens + self._in_type_of_weights(self.search_position_embeddings)
         prediction = self.prediction_tokens + self.prediction_position_embeddings
         return torch.cat([tokens, prediction.expand(tokens.shape[0], -1, -1)], dim=1)
+
+    def _in_type_of_weights(self, table: torch.Tensor) -> torch.Tensor:
+        """Buffers stay in fp32 when weights are loaded in another type."""
+        return table.to(self.patch_projection.weight.dtype)
 
     @staticmethod
     def _check(name: str, pixel_values: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -302,7 +308,7 @@ class MixFormerV2Model(MixFormerV2PreTrainedModel):
             hidden_states = torch.cat([self.embeddings.templates(template_pixel_values), search], dim=1)
             return MixFormerV2State(hidden_states, layout=layout, keep_all_tokens=keep_all_tokens)
         heads = self.config.num_attention_heads
-        shape = (len(search), len(self.layers), heads, dict(layout)["template"], self.config.hidden_size // heads)
+        shape = (search.shape[0], len(self.layers), heads, dict(layout)["template"], self.config.hidden_size // heads)
         for name, tensor in memory.items():
             if tuple(tensor.shape) != shape:
                 raise ValueError(
@@ -325,7 +331,7 @@ class MixFormerV2Model(MixFormerV2PreTrainedModel):
         memory: MixFormerV2Memory | None = None,
     ) -> MixFormerV2Memory:
         """See [`~tracker.PreTrainedTracker.remember_templates`]: keys and values of the templates in every layer."""
-        tokens = self.embeddings.templates(template_pixel_values)
+        tokens = self.embeddings.templates(template_pixel_values.to(self.dtype))
         state = MixFormerV2State(tokens, layout=(("template", tokens.shape[1]),))
         pairs = []
         for layer in self.layers:

@@ -43,7 +43,7 @@ class OSTrackEmbeddings(nn.Module):
             template = self.templates(template_pixel_values)
         else:
             num_template = template_pixel_values.shape[1] * self.template_position_embeddings.shape[1]
-            template = memory.tokens((len(search), num_template, search.shape[2]))
+            template = memory.tokens((search.shape[0], num_template, search.shape[2]))
         return torch.cat([template, search], dim=1)
 
     def templates(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -262,7 +262,7 @@ class OSTrackModel(OSTrackPreTrainedModel):
         memory: TemplateMemory | None = None,
     ) -> TemplateMemory:
         """See [`~tracker.PreTrainedTracker.remember_templates`]: the tokens before the first layer."""
-        return TemplateMemory(self.embeddings.templates(template_pixel_values))
+        return TemplateMemory(self.embeddings.templates(template_pixel_values.to(self.dtype)))
 
     def decode(self, state: TrackerState) -> TrackerOutput:
         """See [`~tracker.PreTrainedTracker.decode`]."""

@@ -128,7 +128,7 @@ class SUTrackEmbeddings(nn.Module):
             template = self.templates(template_pixel_values, template_boxes)
         else:
             num_template = self.position_embeddings.shape[1] - self.num_search
-            template = memory.tokens((len(search), self.config.num_templates * num_template, search.shape[2]))
+            template = memory.tokens((search.shape[0], self.config.num_templates * num_template, search.shape[2]))
 
         special = [self.class_token.expand(search.shape[0], -1, -1)]
         if self.config.use_text:
@@ -397,7 +397,7 @@ class SUTrackModel(SUTrackPreTrainedModel):
         memory: TemplateMemory | None = None,
     ) -> TemplateMemory:
         """See [`~tracker.PreTrainedTracker.remember_templates`]: the tokens, of which the stem is the dear part."""
-        return TemplateMemory(self.embeddings.templates(template_pixel_values, template_boxes))
+        return TemplateMemory(self.embeddings.templates(template_pixel_values.to(self.dtype), template_boxes))
 
     def decode(self, state: TrackerState) -> TrackerOutput:
         """See [`~tracker.PreTrainedTracker.decode`]; `auxiliary_logits` `(batch_size, num_tasks)` are the task head's."""

@@ -114,6 +114,7 @@ class TrackingSession:
     def __init__(self, model: PreTrainedTracker, frame: Frame, box: Any, text_features: torch.Tensor | None = None):
         _check_mode(model)
         if text_features is not None:
+            text_features = torch.as_tensor(text_features)
             _check_text(model, text_features)
         frame = as_frame(frame)
         self.model = model
@@ -164,7 +165,7 @@ class TrackingSession:
     def advance(self, output: TrackerOutput) -> Track:
         """Move on by the model's output for [`TrackingSession.inputs`] and say where the target is."""
         boxes, scores = self.model.locate(output)
-        return self.settle(boxes[0].float().cpu().numpy(), float(scores[0]), output.memory)
+        return self.settle(boxes[0].detach().float().cpu().numpy(), float(scores[0].detach()), output.memory)
 
     def settle(self, box: np.ndarray, score: float, memory: ModelOutput | None) -> Track:
         """

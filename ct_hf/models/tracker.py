@@ -399,7 +399,7 @@ class PreTrainedTracker(PreTrainedModel):
         **inputs: torch.Tensor | None,
     ) -> TrackerOutput:
         """Predict the box of one frame, with its loss where there is a label."""
-        size = len(search_pixel_values)
+        size = search_pixel_values.shape[0]
         if search_boxes is not None and tuple(search_boxes.shape) != (size, 4):
             raise ValueError(
                 f"`search_boxes` has shape {tuple(search_boxes.shape)}, expected one box cx, cy, w, h for each of {size} search "

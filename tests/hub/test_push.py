@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from transformers import AutoConfig, AutoModel, pipeline
 
 from ct_hf import OSTrackConfig, OSTrackModel, TrackerImageProcessor
@@ -313,3 +313,73 @@ def test_frames_of_the_users_own_stay_here(left):
         (results / name).write_text("{}")
     names = {name for name in tracker_files(left, PLACE) if name.startswith("results/")}
     assert names == {"results/results.json", "results/student/walk.txt"}
+
+
+@pytest.fixture
+def signed_in(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+
+def weights_of(hub):
+    return {name for name in files_of(hub) if name.startswith("model") and not name.endswith(".py")}
+
+
+def test_a_variant_leaves_the_other_weights_alone(hub, api, tiny_tracker, signed_in):
+    """As in transformers, they live side by side; shards of an earlier push of the same go."""
+    tiny_tracker.push_to_hub(PLACE, max_shard_size="40kB")
+    plain = weights_of(hub)
+    assert len(plain) > 2
+    tiny_tracker.push_to_hub(PLACE, variant="fp16", max_shard_size="40kB")
+    both = weights_of(hub)
+    assert plain < both and "model.safetensors.index.fp16.json" in both
+    tiny_tracker.push_to_hub(PLACE, variant="fp16")
+    assert weights_of(hub) == {*plain, "model.fp16.safetensors"}
+
+
+def test_a_folder_of_a_variant_alone(tiny_tracker, tmp_path):
+    tiny_tracker.save_pretrained(tmp_path, variant="fp16")
+    assert {"model.fp16.safetensors", "README.md"} < tracker_files(tmp_path, PLACE).keys()
+
+
+def test_saving_and_pushing_at_once_pushes_what_is_saved(hub, api, tiny_tracker, tmp_path, signed_in):
+    zeros = {name: torch.zeros_like(value) for name, value in tiny_tracker.state_dict().items()}
+    tiny_tracker.save_pretrained(tmp_path, False, push_to_hub=True, repo_id=PLACE)
+    assert ("models", PLACE) not in hub.repositories, "this process is not the one that saves"
+    tiny_tracker.save_pretrained(tmp_path / "out", True, zeros, True, "40kB", "fp16", repo_id=PLACE)
+    shards = {name for name in weights_of(hub) if name.endswith(".safetensors")}
+    assert len(shards) > 1 and all(name.startswith("model.fp16-") for name in shards)
+    for name in shards:
+        assert not any(value.any() for value in load(files_of(hub)[name]).values())
+
+
+def test_a_card_keeps_the_names_of_others(tiny_tracker, tmp_path):
+    card = """---
+base_model: org/teacher
+---
+
+# org/mine
+
+From org/teacher, with `AutoModel.from_pretrained("org/teacher")` and `CLIPModel.from_pretrained("openai/clip")`.
+`AutoModel.from_pretrained("me/old").start(frame, box)`
+"""
+    tiny_tracker.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text(card)
+    pushed = tracker_files(tmp_path, PLACE)["README.md"].decode()
+    assert pushed == card.replace("org/mine", PLACE).replace("me/old", PLACE)
+
+
+@pytest.mark.parametrize("card", [b"caf\xe9", b"---\nlicense: [mit\n---\n# A card"])
+def test_a_card_that_is_none(tiny_tracker, tmp_path, card):
+    tiny_tracker.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_bytes(card)
+    with pytest.raises(ValueError, match=r"README.md cannot be read as a card \(.*\). Mend or remove it"):
+        tracker_files(tmp_path, PLACE)
+
+
+def test_no_message_is_the_usual_one_and_no_token_a_missing_right(hub, api, tiny_tracker, signed_in, monkeypatch):
+    tiny_tracker.push_to_hub(PLACE, commit_message=None)
+    assert api.list_repo_commits(PLACE)[0].title == "Upload tracker"
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PermissionError, match="hf auth login"):
+        tiny_tracker.push_to_hub("tracker")

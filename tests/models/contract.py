@@ -320,6 +320,19 @@ class TrackerContract(TrainingContract):
             output.loss.backward()
             self.check_finite_and_fp32(model, output)
 
+    def test_loaded_in_bf16(self, model, inputs, tmp_path):
+        """Weights come in the type that is asked for, buffers do not; templates may be remembered in any."""
+        model.save_pretrained(tmp_path)
+        loaded = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+        assert loaded.dtype == torch.bfloat16
+        with torch.no_grad():
+            assert loaded(**inputs).pred_boxes.isfinite().all()
+            templates = {name: value for name, value in inputs.items() if name.startswith("template")}
+            loaded.remember_templates(**templates)
+        if templates["template_pixel_values"].shape[2] == 3:  # sessions track in RGB
+            frames = np.random.default_rng(0).integers(0, 256, (2, 80, 100, 3), dtype=np.uint8)
+            assert np.isfinite(loaded.start(frames[0], [30, 20, 20, 16]).update(frames[1]).box).all()
+
     def test_finite_in_bf16_autocast(self, model, inputs, labels):
         for scale in (1, 50):
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -339,10 +352,13 @@ class TrackerContract(TrainingContract):
     # Out of the module
 
     def test_export(self, model, inputs):
-        """`torch.export` gives a program with the model's own outputs, also for inputs it was not traced with."""
-        names = list(inputs)
-        program = torch.export.export(Exported(model, names), tuple(inputs.values()))
-        others = self.make_inputs(model.config, seed=1)
+        """`torch.export` gives a program with the model's own outputs, also for another batch than it was traced with."""
+        names, size = list(inputs), torch.export.Dim("size", min=2, max=64)
+        shapes = ({0: size},) * len(names)
+        program = torch.export.export(
+            Exported(model, names), tuple(inputs.values()), dynamic_shapes={"inputs": shapes}
+        )
+        others = self.make_inputs(model.config, batch_size=3, seed=1)
         with torch.no_grad():
             actual = program.module()(*others.values())
             assert_equal(actual, tuple(tensors_of(model(**others)).values()), atol=1e-5)

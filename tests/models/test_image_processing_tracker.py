@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -275,5 +277,21 @@ def test_processor_refuses_what_it_would_ignore():
     frame = np.zeros((20, 20, 3), dtype=np.uint8)
     with pytest.raises(TypeError, match="unexpected argument `traget`"):
         TrackerImageProcessor()(frame, boxes=[[2, 2, 8, 8]], traget="template")
-    with pytest.raises(ValueError, match="`boxes` is empty"):
-        TrackerImageProcessor()(frame, boxes=[])
+    columns = [[2, 4], [2, 3], [8, 8], [8, 7]]
+    for boxes in ([], None, [1, 2, 3, 4, 5], columns, [[1, 2, 3, 4], [1, 2, 3]], [{"xmin": 3}], np.zeros((2, 2, 2))):
+        with pytest.raises(ValueError, match="`boxes` must hold rows of four numbers"):
+            TrackerImageProcessor()(frame, boxes=boxes)
+    for box, words in (([30, 30, 8, 8], "lies outside the frame"), ([0, 0, 900, 9], "is more than 3 times as large")):
+        with pytest.raises(ValueError, match=words):
+            TrackerImageProcessor()(frame, boxes=[[2, 2, 8, 8], box])
+    with pytest.raises(ValueError, match="`box` must be four finite numbers"):
+        check_box({"xmin": 3})
+
+
+@pytest.mark.parametrize("copy_of", [copy.copy, copy.deepcopy, lambda features: pickle.loads(pickle.dumps(features))])
+def test_windows_go_along_with_a_copy(copy_of):
+    """As into and out of a DataLoader's worker."""
+    features = TrackerImageProcessor()(np.zeros((20, 20, 3), dtype=np.uint8), boxes=[2, 2, 8, 8])
+    copied = copy_of(features)
+    assert copied.windows == features.windows and len(copied.windows) == 1
+    assert torch.equal(copied["search_pixel_values"], features["search_pixel_values"])
