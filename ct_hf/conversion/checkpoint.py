@@ -134,9 +134,11 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
                 if broken is not None:
                     raise CheckpointError(f"`checkpoint` {path.name}: `{broken}` holds values that are not finite.")
                 return dict(weights)
+    found = f"the keys {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, dict) else "no dictionary"
     raise CheckpointError(
-        f"`checkpoint` {path.name} holds no weights that can be read without running its code: expected a dictionary of "
-        f"tensors, or one under {', '.join(repr(key) for key in WEIGHT_KEYS)}."
+        f"`checkpoint` {path.name} holds no weights where they are looked for: expected a dictionary of tensors alone, or one "
+        f"under {', '.join(repr(key) for key in WEIGHT_KEYS)}, found {found}. Take the weights out of it, and save them by "
+        "`torch.save`."
     )
 
 

@@ -69,6 +69,10 @@ class ConversionReport:
         return "\n".join(lines)
 
 
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, `torch.compile` and training frameworks put before every key."""
+
+
 def apply_key_table(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrainedTracker) -> ConversionReport:
     """
     Load original weights into a model; every key is renamed or dropped for a stated reason, none silently.
@@ -86,8 +90,7 @@ def apply_key_table(table: KeyTable, weights: dict[str, torch.Tensor], model: Pr
             configuration that would fit.
     """
     report = ConversionReport()
-    if weights and all(key.startswith("module.") for key in weights):  # saved from DataParallel
-        weights = {key.removeprefix("module."): tensor for key, tensor in weights.items()}
+    weights = _unwrapped(weights)
     converted: dict[str, torch.Tensor] = {}
     expected = model.state_dict()
     renames = table.renames(model.config) if callable(table.renames) else table.renames
@@ -128,6 +131,14 @@ def apply_key_table(table: KeyTable, weights: dict[str, torch.Tensor], model: Pr
         )
     model.load_state_dict(converted, strict=True)
     return report
+
+
+def _unwrapped(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights without any prefixes that all of their keys have."""
+    for prefix in _WRAPPERS:
+        if weights and all(key.startswith(prefix) for key in weights):
+            return _unwrapped({key.removeprefix(prefix): tensor for key, tensor in weights.items()})
+    return weights
 
 
 def _advice(table: KeyTable, weights: dict[str, torch.Tensor], model: PreTrainedTracker) -> str:

@@ -174,6 +174,11 @@ class TestNothingRuns:
             with pytest.raises(CheckpointError, match=f"`checkpoint` {name} holds no weights"):
                 read_checkpoint(tmp_path / name)
 
+    def test_weights_under_another_key_are_not_guessed_but_told(self, tmp_path):
+        torch.save({"ema": {"weight": torch.ones(1)}, "epoch": 3}, tmp_path / "weights.pth")
+        with pytest.raises(CheckpointError, match="found the keys 'ema', 'epoch'. Take the weights out of it"):
+            read_checkpoint(tmp_path / "weights.pth")
+
 
 class TestDamage:
     def test_missing_file(self, tmp_path):

@@ -208,9 +208,10 @@ class TestFields:
         assert convert(bare, qkv_bias=False)[0].layers[0].attention.q_proj.bias is None
 
 
-def test_weights_of_data_parallel(convert, weights):
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.net."])
+def test_weights_of_wrapped_models(convert, weights, prefix):
     plain, _ = convert(weights)
-    parallel, _ = convert({f"module.{key}": tensor for key, tensor in weights.items()})
+    parallel, _ = convert({f"{prefix}{key}": tensor for key, tensor in weights.items()})
     assert all(
         torch.equal(a, b) for a, b in zip(plain.state_dict().values(), parallel.state_dict().values(), strict=True)
     )
