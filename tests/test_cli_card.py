@@ -22,7 +22,15 @@ def make_record(tmp_path, data=RENDERED, step=700, is_best=False, **arguments):
     args = CompressionArguments(output_dir=str(tmp_path), use_cpu=True, **arguments)
     teacher = {"name": "teacher", "num_hidden_layers": 2}
     return record_compression(
-        args, PLAN, teacher=teacher, data=data, pairs_per_step=64, max_steps=700, step=step, is_best=is_best
+        args,
+        PLAN,
+        teacher=teacher,
+        data=data,
+        pairs_per_step=64,
+        precision="fp32",
+        max_steps=700,
+        step=step,
+        is_best=is_best,
     )
 
 
@@ -64,7 +72,7 @@ def test_settings_are_those_of_the_record(tmp_path):
         )
     )
     assert (rows["Steps"], rows["Pairs a step"], rows["Seed"]) == ("700", 64, 5)
-    assert rows["Learning rate"] == "0.0002, constant"
+    assert rows["Learning rate"] == "0.0002, constant, a tenth after 80 %"
     assert rows["Replacement"] == "cosine, 0.3 to 1, a path for each sample; the student alone in the last 20 %"
     assert rows["Loss weights"].endswith("its hidden states 0.2 (gram, all stages)")
     assert rows["Factors of terms"] == "giou x0.5"

@@ -15,6 +15,10 @@ from .replacement import ReplacementSchedule, Shape
 logger = logging.get_logger(__name__)
 
 
+_LOSS_TERMS = ("focal", "giou", "l1")
+"""Terms of the heads' losses, in which less is better."""
+
+
 @dataclass
 class TrackerTrainingArguments(TrainingArguments):
     r"""
@@ -95,11 +99,13 @@ class TrackerTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = True
         if self.use_cpu or not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # it would only warn
-        if self.accelerator_config is None:
-            self.accelerator_config = {"dispatch_batches": False}
+        if self.greater_is_better is None and (self.metric_for_best_model or "").removeprefix("eval_") in _LOSS_TERMS:
+            self.greater_is_better = False
         if self.resume_from_checkpoint in ("True", "true"):  # on a command line everything is text
             self.resume_from_checkpoint = True
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            self.accelerator_config.dispatch_batches = False
         if not 0 < self.learning_rate_drop <= 1:
             raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
         if self.nan_loss not in ("stop", "skip"):
@@ -278,6 +284,10 @@ class CompressionArguments(TrackerTrainingArguments):
                 ("warmup_share", "finetune_share"),
             ),
             "`lr_scheduler_type` is not constant": (self.lr_scheduler_type != "constant", ("learning_rate_drop",)),
+            "`lr_scheduler_type` is constant (constant_with_warmup is another)": (
+                self.lr_scheduler_type == "constant",
+                ("warmup_steps", "lr_scheduler_kwargs"),
+            ),
         }
         return [
             f"{', '.join(idle)}, since {why}"

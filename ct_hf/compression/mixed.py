@@ -137,8 +137,8 @@ class MixedTracker(nn.Module):
         for teacher_cut, student_cut in zip(plan.teacher_cuts[1:], plan.student_cuts[1:], strict=True):
             widths = theirs[teacher_cut], ours[student_cut]
             same = widths[0] == widths[1]
-            self.to_student.append(nn.Identity() if same else nn.Linear(widths[0], widths[1]))
-            self.to_teacher.append(nn.Identity() if same else nn.Linear(widths[1], widths[0]))
+            self.to_student.append(nn.Identity() if same else nn.Linear(widths[0], widths[1], dtype=student.dtype))
+            self.to_teacher.append(nn.Identity() if same else nn.Linear(widths[1], widths[0], dtype=student.dtype))
 
     @property
     def config(self):

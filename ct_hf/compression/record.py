@@ -20,6 +20,7 @@ _KEPT = {
         "optim",
         "learning_rate",
         "lr_scheduler_type",
+        "lr_scheduler_kwargs",
         "learning_rate_drop",
         "warmup_steps",
         "weight_decay",
@@ -74,6 +75,7 @@ def record_compression(
     teacher: Mapping[str, Any],
     data: list[dict[str, Any]],
     pairs_per_step: int,
+    precision: str,
     max_steps: int,
     step: int,
     is_best: bool = False,
@@ -87,6 +89,7 @@ def record_compression(
         teacher (`Mapping`): see [`describe_teacher`].
         data (`list[dict]`): see [`describe_data`].
         pairs_per_step (`int`): pairs of an optimizer step, over all processes and micro-batches.
+        precision (`str`): what it is computed in.
         max_steps (`int`): steps that the run was to have.
         step (`int`): step that the weights are of.
         is_best (`bool`, *optional*, defaults to `False`): whether they are kept as the best ones.
@@ -114,7 +117,7 @@ def record_compression(
         "max_steps": max_steps,
         "step": step,
         "best_by": args.metric_for_best_model if is_best else None,
-        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "precision": precision,
         "seed": args.seed,
         "versions": {name: version(name) for name in ("ct_hf", "torch", "transformers")},
     }
@@ -152,21 +155,13 @@ def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
     terms = ", ".join(f"{name} x{factor:g}" for name, factor in (losses["term_weights"] or {}).items())
     parts = {"train_embeddings": "embeddings", "train_head": "head", "train_batch_norm": "batch-norm statistics"}
     frozen = [part for name, part in parts.items() if not record["trained"][name]]
-    # A run that ended early, or that a checkpoint was pushed of, may not have come so far.
-    reached = bool(kept) or step > (1 - replacement["finetune_share"]) * steps
-    alone = (
-        f"; the student alone in the last {100 * replacement['finetune_share']:g} %"
-        if reached
-        else "; ended before the student ran alone"
-    )
     return {
         "Steps": f"{done}{kept}",
         "Pairs a step": record["pairs_per_step"],
         "Optimizer": f"{optimizer['optim']}, weight decay {optimizer['weight_decay']:g}, "
         f"gradients clipped at {optimizer['max_grad_norm']:g}",
-        "Learning rate": f"{optimizer['learning_rate']:g}, {optimizer['lr_scheduler_type']}",
-        "Replacement": f"{replacement['schedule']}, {replacement['p_init']:g} to 1, a path for each "
-        f"{replacement['path_granularity']}{'' if replacement['schedule'] == 'linear' else alone}",
+        "Learning rate": _learning_rate(optimizer),
+        "Replacement": _replacement(replacement, bool(kept) or step >= steps, step / max(steps, 1)),
         "Loss weights": f"ground truth {losses['track_weight']:g}, teacher's prediction {losses['guidance_weight']:g}, "
         f"its hidden states {losses['mimicking_weight']:g} ({losses['mimicking']}, {losses['mimicking_stages']} stages)",
         **({"Factors of terms": terms} if terms else {}),
@@ -175,6 +170,29 @@ def training_rows(record: Mapping[str, Any]) -> dict[str, Any]:
         "Seed": record["seed"],
         "Versions": versions,
     }
+
+
+def _learning_rate(optimizer: Mapping[str, Any]) -> str:
+    drop, settings = optimizer["learning_rate_drop"], optimizer.get("lr_scheduler_kwargs")
+    schedule = optimizer["lr_scheduler_type"]
+    told = f", a tenth after {100 * drop:g} %" if schedule == "constant" and drop < 1 else ""
+    told += "".join(f", {name} {value}" for name, value in (settings or {}).items())
+    return f"{optimizer['learning_rate']:g}, {schedule}{told}"
+
+
+def _replacement(replacement: Mapping[str, Any], done: bool, share: float) -> str:
+    """What a run did, of which a share is done: one that ended early may not have come to its last part."""
+    if replacement["p_init"] == 1:
+        return "none: the student alone, beside its teacher"
+    text = (
+        f"{replacement['schedule']}, {replacement['p_init']:g} to 1, a path for each {replacement['path_granularity']}"
+    )
+    last = replacement["finetune_share"]
+    if replacement["schedule"] == "linear" or not last:
+        return text
+    if done or share > 1 - last:
+        return f"{text}; the student alone in the last {100 * last:g} %"
+    return f"{text}; ended before the student ran alone"
 
 
 def data_lines(record: Mapping[str, Any]) -> str:

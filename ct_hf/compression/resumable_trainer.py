@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,8 @@ class ResumableTrainer(PublishingTrainer):
         self._loss_start = self._initial_global_step
         if not self._resumed_from:
             return
+        if not Path(self._resumed_from, SCHEDULER_NAME).is_file():
+            self._catch_up()
         self._apply_rates()
         file = Path(self._resumed_from, self._log_state_name())
         if file.is_file():
@@ -239,6 +242,19 @@ class ResumableTrainer(PublishingTrainer):
         if faults:
             logger.warning(f"{best}, the best checkpoint so far, is not complete and left out: {'; '.join(faults)}.")
             self.state.best_model_checkpoint = None
+
+    def _catch_up(self) -> None:
+        """Take the schedule to the step of a checkpoint that kept the model alone."""
+        if not self._makes_optimizer or not hasattr(self.lr_scheduler, "base_lrs") or self.is_deepspeed_enabled:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of steps of the schedule before any of the optimizer
+            for _ in range(self.state.global_step):
+                self.lr_scheduler.step()
+        logger.warning(
+            f"{self._resumed_from} keeps no optimizer, as `save_only_model` was set: its moments begin anew, the learning rate "
+            "goes on where it was."
+        )
 
     def _apply_rates(self) -> None:
         """Let a new learning rate or weight decay count; the states of optimizer and schedule brought back the old ones."""

@@ -34,7 +34,8 @@ class StagePlan:
 
     def __post_init__(self):
         for name in ("teacher_cuts", "student_cuts"):
-            cuts = getattr(self, name)
+            cuts = tuple(getattr(self, name))
+            object.__setattr__(self, name, cuts)  # lists compare unequal
             if len(cuts) < 2 or cuts[0] != 0 or any(a >= b for a, b in zip(cuts, cuts[1:], strict=False)):
                 raise ValueError(f"`{name}` must rise from 0 with at least one layer a stage, got {list(cuts)}.")
         if len(self.teacher_cuts) != len(self.student_cuts):

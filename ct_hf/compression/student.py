@@ -119,12 +119,11 @@ def source_layers(plan: StagePlan, initialization: str) -> dict[int, int]:
             ours, theirs = plan.student_stage(stage), plan.teacher_stage(stage)
             # The last teacher layer of the stage ends as the stage does; a deeper student stage spreads evenly up to it.
             for position, layer in enumerate(ours):
-                pairs[layer] = (
-                    theirs[(position + 1) * len(theirs) // len(ours) - 1] if len(ours) <= len(theirs) else theirs[-1]
-                )
+                reached = (position + 1) * len(theirs)
+                pairs[layer] = theirs[max(reached // len(ours), 1) - 1]
         return pairs
     if initialization == "leading":
-        return {layer: layer for layer in range(plan.student_cuts[-1])}
+        return {layer: layer for layer in range(min(plan.student_cuts[-1], plan.teacher_cuts[-1]))}
     if initialization == "random":
         return {}
     raise ValueError(f'`initialization` must be "skip", "leading" or "random", got {initialization!r}.')

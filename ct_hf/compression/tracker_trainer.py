@@ -1,5 +1,6 @@
 """Trainer of any tracker against ground truth; compression builds on it."""
 
+import inspect
 import math
 import time
 from collections import Counter
@@ -91,6 +92,7 @@ class TrackerTrainer(ResumableTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
         tracking_dataset: Iterable[Sequence] | None = None,
     ):
+        _check_types(model, args)
         self.tracking_dataset = None if tracking_dataset is None else check_tracking_dataset(tracking_dataset)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         if any(isinstance(pairs, PairStream) for pairs in evaluated):
@@ -129,6 +131,11 @@ class TrackerTrainer(ResumableTrainer):
         stream = self.train_dataset
         if not isinstance(stream, PairStream):
             return super().get_train_dataloader()
+        if self.args.accelerator_config.dispatch_batches:
+            raise ValueError(
+                "`dispatch_batches` of `accelerator_config` is True, but a stream of pairs is shared out among processes, not "
+                "read by one of them. Leave it out."
+            )
         readers = self.accelerator.num_processes * max(1, self.args.dataloader_num_workers)
         self.train_dataset = stream.shared(readers, self._num_seen_batches(), self._train_batch_size)
         try:
@@ -366,6 +373,7 @@ class TrackerTrainer(ResumableTrainer):
         return grad_norm
 
     def _go_on(self) -> None:
+        self._sums["train"] = {}  # of an attempt with too large a batch
         super()._go_on()
         self._last_log = (self.state.global_step, time.perf_counter())
 
@@ -379,12 +387,19 @@ class TrackerTrainer(ResumableTrainer):
         self._sums["train"] = {name: value.to(self.args.device) for name, value in sums.items()}
         self.skipped, self._pending_skips = Counter(state["skipped"]), state["pending_skips"]
 
+    def _set_signature_columns_if_needed(self) -> None:
+        """Columns are those of the tracker, also where something is around it."""
+        if self._signature_columns is None:
+            self._signature_columns = [*inspect.signature(self._deployed().forward).parameters, "name", "skipped"]
+
     def _path_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return further arguments of the model for a step."""
         return {}
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        inputs = super()._prepare_inputs(inputs)
+        self._set_signature_columns_if_needed()
+        known = {name: value for name, value in inputs.items() if name in self._signature_columns}
+        inputs = super()._prepare_inputs(known)
         self._names = inputs.pop("name", None)
         skipped = inputs.pop("skipped", None)
         if skipped is not None and self.model.training:
@@ -416,6 +431,15 @@ class TrackerTrainer(ResumableTrainer):
         for tracker in trackers:
             for layer in tracker.layers:
                 layer.compile(backend=self.args.layer_compile_backend, mode=self.args.layer_compile_mode)
+
+
+def _check_types(model: nn.Module, args: TrackerTrainingArguments) -> None:
+    if not isinstance(args, TrackerTrainingArguments):
+        raise TypeError(f"`args` must be TrackerTrainingArguments, got {type(args).__name__}.")
+    if not isinstance(getattr(model, "student", model), PreTrainedTracker):
+        raise TypeError(
+            f"`model` must be a tracker, got a {type(model).__name__}. Load it by AutoModel.from_pretrained first."
+        )
 
 
 def _dropped(drop: float, step: int) -> float:

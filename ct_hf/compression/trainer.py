@@ -156,7 +156,9 @@ class CompressionTrainer(TrackerTrainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, see [`ResumableTrainer.train`]; parts that stay as they are initialised are frozen for as long alone."""
         with self.accelerator.unwrap_model(self.model).freezing():
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
+        self.student.config.compression = self._record()  # however it is saved
+        return output
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -232,16 +234,31 @@ class CompressionTrainer(TrackerTrainer):
         best = (
             self.args.load_best_model_at_end and not self.is_in_train and self.state.best_model_checkpoint is not None
         )
-        return record_compression(
+        weights = {torch.float32: "fp32"}.get(
+            self.student.dtype, f"weights of {str(self.student.dtype).partition('.')[2]}"
+        )
+        mixed = self.accelerator.mixed_precision
+        record = record_compression(
             self.args,
             self.plan,
             teacher=self._teacher_description,
             data=describe_data(self.train_dataset),
             pairs_per_step=self._pairs_per_step,
+            precision=weights if mixed == "no" else mixed,
             max_steps=self.state.max_steps,
             step=self.state.best_global_step if best else self.state.global_step,
             is_best=best,
         )
+        if not self._makes_optimizer and self.optimizer is not None:
+            own = getattr(self.optimizer, "optimizer", self.optimizer)  # out of Accelerate's
+            group = own.param_groups[0]
+            rate, decay = group.get("initial_lr", group["lr"]), group.get("weight_decay", 0.0)
+            record["optimizer"] |= {"optim": type(own).__name__, "learning_rate": float(rate), "weight_decay": decay}
+        return record
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        self._micro_batch = (-1, 0)  # of an attempt with too large a batch
 
     def _card_fields(self) -> dict[str, Any]:
         record = self._record()

@@ -180,3 +180,29 @@ def test_settings_that_others_make_void_are_told_once(arguments, changes, told, 
     monkeypatch.setattr("ct_hf.compression.arguments.logger.warning", warnings.append)
     arguments(CompressionArguments, **changes)
     assert (len(warnings) == 1 and told in warnings[0]) if told else not warnings
+
+
+def test_a_term_of_the_loss_is_better_when_it_is_less(arguments):
+    for metric, greater in (
+        ("giou", False),
+        ("eval_l1", False),
+        ("focal", False),
+        ("iou", True),
+        ("tracking_auc", True),
+    ):
+        assert arguments(TrackerTrainingArguments, metric_for_best_model=metric).greater_is_better is greater, metric
+    told = arguments(TrackerTrainingArguments, metric_for_best_model="giou", greater_is_better=True)
+    assert told.greater_is_better is True
+
+
+def test_settings_of_accelerate_leave_the_sharing_of_batches_alone(arguments):
+    config = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    assert arguments(TrackerTrainingArguments, accelerator_config=config).accelerator_config.dispatch_batches is False
+
+
+def test_a_constant_rate_without_warm_up_is_told(arguments, caplog):
+    arguments(CompressionArguments, warmup_steps=100, lr_scheduler_kwargs={"min_lr": 1})
+    assert (
+        "`warmup_steps`, `lr_scheduler_kwargs`, since `lr_scheduler_type` is constant (constant_with_warmup"
+        in caplog.text
+    )

@@ -399,3 +399,11 @@ def test_layers_of_the_teacher_itself_are_refused():
     student.layers = torch.nn.ModuleList([teacher.layers[1], teacher.layers[3]])
     with pytest.raises(ValueError, match=r"share \d+ tensors, such as layers.0.* Copy them by `copy.deepcopy`"):
         MixedTracker(student, teacher, StagePlan.even(4, 2))
+
+
+def test_a_student_of_another_width_may_be_of_bf16():
+    mixed = make_mixed(student_changes=NARROW)
+    again = MixedTracker(mixed.student.to(torch.bfloat16), mixed.teacher, mixed.plan).train()
+    output = again(paths=[(True, False)] * 2, **make_batch(dtype=torch.bfloat16))
+    output.loss.backward()
+    assert output.loss.isfinite() and again.to_teacher[0].weight.grad.isfinite().all()

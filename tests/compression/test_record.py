@@ -174,6 +174,54 @@ def test_the_record_changes_no_draw(tmp_path):
 def test_a_run_that_ended_early_claims_no_more(tmp_path, step, steps, ending):
     plan = StagePlan.even(4, 2)
     args = make_arguments(tmp_path, max_steps=1000)
-    record = record_compression(args, plan, teacher={}, data=[], pairs_per_step=4, max_steps=1000, step=step)
+    record = record_compression(
+        args, plan, teacher={}, data=[], pairs_per_step=4, precision="fp32", max_steps=1000, step=step
+    )
     rows = training_rows(record)
     assert str(rows["Steps"]) == steps and rows["Replacement"].endswith(f"; {ending}")
+
+
+def test_however_a_student_is_saved_it_keeps_its_record(tmp_path):
+    """Also where the Trainer saves nothing, and the user what he holds."""
+    trainer = make_trainer(tmp_path / "out", max_steps=3, save_strategy="no")
+    trainer.train()
+    trainer.student.save_pretrained(tmp_path / "student")
+    assert AutoConfig.from_pretrained(tmp_path / "student").compression["step"] == 3
+
+
+@pytest.mark.parametrize(("setting", "precision"), [("bf16", "bf16"), ("no", "fp32")])
+def test_the_precision_is_the_one_that_runs(tmp_path, monkeypatch, setting, precision):
+    """As a configuration of Accelerate sets it."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", setting)
+    trainer = make_trainer(tmp_path / "out", max_steps=1)
+    assert saved_record(trainer, tmp_path / "student")["precision"] == precision
+    trainer.student.to(torch.bfloat16)
+    if setting == "no":
+        assert saved_record(trainer, tmp_path / "student")["precision"] == "weights of bfloat16"
+
+
+def test_an_optimizer_of_ones_own_is_recorded(tmp_path):
+    trainer = make_trainer(tmp_path / "out", max_steps=1)
+    trainer.optimizer = torch.optim.SGD(trainer.student.parameters(), lr=0.3)
+    trainer._makes_optimizer = False
+    optimizer = saved_record(trainer, tmp_path / "student")["optimizer"]
+    assert (optimizer["optim"], optimizer["learning_rate"], optimizer["weight_decay"]) == ("SGD", 0.3, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "row", "text"),
+    [
+        ({}, "Learning rate", "0.001, constant, a tenth after 80 %"),
+        ({"learning_rate_drop": 1.0}, "Learning rate", "0.001, constant"),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
+            "Learning rate",
+            "0.001, cosine_with_min_lr, min_lr 1e-05",
+        ),
+        ({"p_init": 1.0}, "Replacement", "none: the student alone, beside its teacher"),
+        ({"finetune_share": 0.0}, "Replacement", "progressive, 0.5 to 1, a path for each batch"),
+    ],
+)
+def test_rows_say_what_was_done(tmp_path, arguments, row, text):
+    trainer = make_trainer(tmp_path, **arguments)
+    assert training_rows(trainer._record())[row] == text

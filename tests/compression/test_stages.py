@@ -129,3 +129,7 @@ def test_unlike_tokens_are_not_joined():
     student = WithPredictionToken(make_tracker(2).config)
     with pytest.raises(ValueError, match=r"at cut 1: the teacher's tokens there are .*'search': 16.*'special': 1"):
         StagePlan.even(4, 2).check(make_tracker(4), student)
+
+
+def test_lists_of_cuts_are_as_good_as_tuples():
+    assert StagePlan([0, 2, 4], [0, 1, 2]) == StagePlan((0, 2, 4), (0, 1, 2))

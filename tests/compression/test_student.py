@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from ct_hf.compression import InitializationReport, StagePlan, build_student, initialize_student
+from ct_hf.compression.student import source_layers
 
 from .tiny import NARROW, make_config, make_tracker
 
@@ -239,3 +240,9 @@ def test_report_names_every_tensor_that_is_not_a_copy():
 def test_layers_follow_from_the_plan():
     with pytest.raises(ValueError, match="`num_hidden_layers` of the student follows from its stages"):
         build_student(make_tracker(4), StagePlan.even(4, 2), num_hidden_layers=3)
+
+
+def test_a_deeper_student_starts_as_layers_that_there_are():
+    deeper = StagePlan((0, 2, 4), (0, 3, 6))
+    assert list(source_layers(deeper, "skip").values()) == [0, 0, 1, 2, 2, 3]
+    assert source_layers(deeper, "leading") == {0: 0, 1: 1, 2: 2, 3: 3}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel, TrainerCallback
+from transformers import AutoImageProcessor, AutoModel, TrainerCallback, TrainingArguments
 
 from ct_hf.compression import TrackerTrainer, TrackerTrainingArguments
 from ct_hf.data import CAUSES, FolderSequence, ProceduralWorld, stream_pairs
@@ -263,3 +263,38 @@ def test_a_new_rate_counts_from_the_checkpoint_on(trainer_of, tmp_path, caplog, 
     assert rates[1] == pytest.approx([rate / 100 for rate in rates[0]])
     assert again.optimizer.param_groups[0]["weight_decay"] == 0.3
     assert "`learning_rate` was 0.001 up to here, and is 1e-05 from here on" in caplog.text
+
+
+def test_wrong_types_are_named(tmp_path):
+    with pytest.raises(TypeError, match="`args` must be TrackerTrainingArguments, got TrainingArguments"):
+        TrackerTrainer(make_tracker(2), TrainingArguments(str(tmp_path)))
+    for model in ("org/tracker", nn.Linear(2, 2)):
+        with pytest.raises(TypeError, match="`model` must be a tracker, got a .*Load it by AutoModel"):
+            TrackerTrainer(model, make_arguments(tmp_path, TrackerTrainingArguments))
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_columns_that_no_tracker_takes_are_left_out(trainer_of, remove):
+    """In training and in evaluation; such as `frame_index`, which a sampler's rows have."""
+    pairs = [{**pair, "frame_index": np.arange(2)} for pair in make_pairs(8)]
+    trainer = trainer_of(pairs, eval_dataset=pairs, eval_strategy="steps", eval_steps=1, remove_unused_columns=remove)
+    trainer.train()
+    assert "eval_iou" in trainer.evaluate()
+
+
+def test_a_stream_is_not_read_by_one_process_for_all(trainer_of):
+    trainer = trainer_of(small_world(), accelerator_config={"dispatch_batches": True})
+    with pytest.raises(ValueError, match="`dispatch_batches` of `accelerator_config` is True"):
+        trainer.train()
+
+
+def test_a_model_alone_goes_on_at_the_rate_of_its_step(trainer_of, caplog):
+    """Its checkpoint holds no schedule; the drop of the rate would come too late."""
+    options = {"max_steps": 6, "learning_rate_drop": 0.5, "save_strategy": "steps", "save_steps": 2}
+    trainer_of(save_only_model=True, **options).train()
+    resumed = trainer_of(save_only_model=True, resume_from_checkpoint="checkpoint-2", **options)
+    folder = resumed.args.output_dir
+    resumed.train(resume_from_checkpoint=f"{folder}/checkpoint-2")
+    rates = [entry["learning_rate"] for entry in train_logs(resumed)]
+    assert [round(rate / resumed.args.learning_rate, 3) for rate in rates[-4:]] == [1, 0.1, 0.1, 0.1]
+    assert "keeps no optimizer" in caplog.text and "goes on where it was" in caplog.text
