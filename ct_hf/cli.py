@@ -52,7 +52,10 @@ def evaluate(args: argparse.Namespace) -> None:
 
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.touch()  # a file that cannot be written is found before the work is done
+        if not os.access(args.json if args.json.exists() else args.json.parent, os.W_OK) or args.json.is_dir():
+            raise ValueError(f"--json {args.json} cannot be written. Give the name of a file.")
+    if args.out and args.sequences and args.out.resolve() == args.sequences.resolve():
+        raise ValueError(f"--out {args.out} is the folder of the sequences. Keep results apart from what they are of.")
     layout, root = args.dataset or ("folder", args.sequences)
     split = which_split(layout, args.split)
     sequences = read_dataset(layout, root, split)

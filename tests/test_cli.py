@@ -372,3 +372,13 @@ def test_a_command_that_is_interrupted_says_so_in_a_line(monkeypatch, capsys):
     for given in (["evaluate", "--tracker", "t", "--sequences", "s"], ["compress"]):
         assert main(given) == 130
         assert capsys.readouterr().err == "ct-hf: stopped\n"
+
+
+def test_evaluate_writes_nothing_where_it_would_be_in_the_way(trackers, sequences, tmp_path, capsys):
+    arguments = ["evaluate", "--tracker", str(trackers / "first"), "--sequences", str(sequences)]
+    assert main([*arguments, "--out", str(sequences)]) == 1
+    assert "is the folder of the sequences" in capsys.readouterr().err
+    assert main([*arguments, "--json", str(tmp_path)]) == 1
+    assert "cannot be written. Give the name of a file" in capsys.readouterr().err
+    assert main([*arguments[:-1], str(tmp_path / "nowhere"), "--json", str(tmp_path / "figures.json")]) == 1
+    assert not (tmp_path / "figures.json").exists()

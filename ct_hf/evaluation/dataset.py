@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +118,13 @@ class DatasetEvaluation:
         files = self._result_files(trackers)
         state = _processes(trackers)
         with self._locked(state):
-            conditions = {}
+            conditions, begun = {}, datetime.now(UTC).isoformat(timespec="seconds")
             if state.is_main_process:
                 for name, model in trackers.items():
-                    conditions[name] = self._claim(files[name], model, sequences, state.num_processes)
+                    conditions[name] = self._claim(files[name], model, sequences, state.num_processes, begun)
+                    for sequence in sequences:
+                        if files[name].has(sequence.name):
+                            self._read(files[name], sequence)
             state.wait_for_everyone()
             waiting = {
                 name: [sequence for sequence in sequences if not files[name].has(sequence.name)] for name in trackers
@@ -170,14 +174,15 @@ class DatasetEvaluation:
         }
 
     def _claim(
-        self, files: ResultFiles, model: PreTrainedTracker, sequences: list[Sequence], num_processes: int
+        self, files: ResultFiles, model: PreTrainedTracker, sequences: list[Sequence], num_processes: int, begun: str
     ) -> dict[str, Any] | None:
         """Write down whose boxes and which conditions these are; refuse to mix those of two trackers."""
         path = files.folder / "tracker.json"
-        conditions = speed_conditions(model, self.batch_size, num_processes)
+        batch_size = min(self.batch_size, -(-len(sequences) // num_processes))
+        conditions = {**speed_conditions(model, batch_size, num_processes), "run": begun}
         weights, origin = _fingerprint(model), LAYOUTS[self.layout].origin
         if path.is_file():
-            kept = json.loads(path.read_text())
+            kept = _read_claim(path)
             if kept.get("origin", origin) != origin:
                 raise ValueError(
                     f"{files.folder} holds boxes that count from {kept['origin']}, those of {self.layout} count from {origin}. "
@@ -190,9 +195,10 @@ class DatasetEvaluation:
                 )
             if all(files.has(sequence.name) for sequence in sequences):
                 return kept["conditions"]
-            if kept["conditions"] != conditions:
+            begun_under = kept["conditions"] and {**kept["conditions"], "run": begun}
+            if begun_under != conditions:
                 logger.warning(f"{files.folder} was begun under other conditions: it will have no speed.")
-                conditions = None
+            conditions = kept["conditions"] if begun_under == conditions else None
         elif any(files.folder.glob("[!.]*")):
             raise ValueError(
                 f"{path} is not there, so nobody knows whose results {files.folder} holds. Give another folder."
@@ -208,19 +214,9 @@ class DatasetEvaluation:
         files: Mapping[str, ResultFiles],
         conditions: Mapping[str, dict[str, Any] | None],
     ) -> EvaluationResult:
-        from_own = LAYOUTS[self.layout].from_own
         boxes = {
-            name: {sequence.name: from_own(files[name].read(sequence.name, len(sequence))) for sequence in sequences}
-            for name in trackers
+            name: {sequence.name: self._read(files[name], sequence) for sequence in sequences} for name in trackers
         }
-        for name, tracks in boxes.items():
-            for sequence in sequences:
-                if not np.allclose(tracks[sequence.name][0], sequence.boxes[0], rtol=0, atol=1e-3):
-                    raise ValueError(
-                        f"{files[name].boxes_path(sequence.name)} starts at {tracks[sequence.name][0].tolist()}, but "
-                        f"{sequence.name} at {sequence.boxes[0].tolist()}: its annotation was another then. Delete the file to "
-                        "track it again."
-                    )
         seconds = {
             name: {sequence.name: files[name].read_seconds(sequence.name) for sequence in sequences}
             for name in trackers
@@ -233,6 +229,17 @@ class DatasetEvaluation:
         self._draw(sequences, boxes)
         return result
 
+    def _read(self, files: ResultFiles, sequence: Sequence) -> np.ndarray:
+        """Boxes of a sequence, counting from 0; those of another annotation, or number of frames, are refused."""
+        boxes = LAYOUTS[self.layout].from_own(files.read(sequence.name, len(sequence)))
+        start, _ = sequence.annotation(0)
+        if not np.allclose(boxes[0], start, rtol=0, atol=1e-3):
+            raise ValueError(
+                f"{files.boxes_path(sequence.name)} starts at {boxes[0].tolist()}, but {sequence.name} at {start.tolist()}: its "
+                "annotation was another then. Delete the file to track it again."
+            )
+        return boxes
+
     def _scores(self, tracker: TrackerResult, model: PreTrainedTracker, sequences: list[Sequence]) -> TrackerScores:
         predictions = [tracker.predictions[sequence.name] for sequence in sequences]
         return TrackerScores(
@@ -243,6 +250,7 @@ class DatasetEvaluation:
             per_sequence=tracker.per_sequence,
             curves=score_curves(predictions, **protocol_arguments(sequences, self.protocol)),
             speed=tracker.speed,
+            weights=_fingerprint(model),
         )
 
     def _draw(self, sequences: list[Sequence], boxes: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -270,6 +278,18 @@ def _processes(trackers: Mapping[str, PreTrainedTracker]) -> PartialState:
         # Not sooner: another data set may be next, and a group that has parted does not find together again.
         atexit.register(state.destroy_process_group)
     return state
+
+
+def _read_claim(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text())
+        if not {"weights", "conditions"} <= kept.keys():
+            raise ValueError("it lacks a key")
+        return kept
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} does not say whose results {path.parent} holds ({error}). Delete that folder, or use another one."
+        ) from error
 
 
 def _fingerprint(model: Any) -> str:

@@ -137,7 +137,7 @@ def check_annotated(sequences: list[Sequence]) -> None:
         if not sequence.annotated:
             raise ValueError(
                 f"Sequence {sequence.name} has ground truth in frame 0 only: a server holds the rest, so there is nothing to "
-                "score here. Evaluate another split, or write results for the server with `DatasetEvaluation`."
+                "score here. Evaluate another split, or write results for the server by `DatasetEvaluation` (`ct-hf evaluate --out`)."
             )
 
 
@@ -254,7 +254,8 @@ def evaluate_trackers(
     check_annotated(sequences)
     predictions: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
     seconds: dict[str, dict[str, np.ndarray]] = {name: {} for name in trackers}
-    conditions = {name: speed_conditions(model, batch_size) for name, model in trackers.items()}
+    at_once = min(batch_size, len(sequences))
+    conditions = {name: speed_conditions(model, at_once) for name, model in trackers.items()}
     for run in run_trackers(trackers, dict.fromkeys(trackers, sequences), batch_size=batch_size, progress=progress):
         predictions[run.tracker][run.sequence] = run.boxes
         seconds[run.tracker][run.sequence] = run.seconds

@@ -116,7 +116,7 @@ def summary_notices(results: Mapping[str, Results]) -> list[str]:
         notices.append("The data sets follow different protocols: compare within a column, not across.")
     if unlike := _unlike(results):
         notices.append(
-            f"Trackers of one name differ in layers or parameters between the data sets and are listed apart: {', '.join(unlike)}."
+            f"Trackers of one name differ in layers, parameters or weights between the data sets and are listed apart: {', '.join(unlike)}."
         )
     return notices
 
@@ -141,12 +141,12 @@ def missing_sequences(results: Results) -> list[str]:
 
 def _unlike(results: Mapping[str, Results]) -> list[str]:
     """Names under which there are several trackers, by what is known of them."""
-    kinds: dict[str, tuple[set[int], set[int]]] = {}
+    kinds: dict[str, tuple[set[int | str], ...]] = {}
     for result in results.values():
         for tracker in result.trackers:
-            layers, parameters = kinds.setdefault(tracker.name, (set(), set()))
-            layers |= {tracker.layers} - {None}
-            parameters |= {tracker.parameters} - {None}
+            known = (tracker.layers, tracker.parameters, tracker.weights)
+            for values, value in zip(kinds.setdefault(tracker.name, (set(), set(), set())), known, strict=True):
+                values |= {value} - {None}
     return [name for name, known in kinds.items() if any(len(values) > 1 for values in known)]
 
 

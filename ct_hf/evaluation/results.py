@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from ..files import write_whole
 from .protocols import PROTOCOLS, Protocol
@@ -72,6 +73,8 @@ class Speed:
         threads (`int`): of the processor.
         warm_up (`int`): frames before the clock counted.
         clock (`str`): what was timed, and how.
+        run (`str`, *optional*): when the run began in which this tracker took turns with others; what ran at another time may
+            have had the machine to itself, or not.
     """
 
     fps: float
@@ -81,6 +84,7 @@ class Speed:
     threads: int
     warm_up: int
     clock: str
+    run: str | None = None
 
     @property
     def conditions(self) -> str:
@@ -88,7 +92,7 @@ class Speed:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return (
             f"{self.device}, {self.dtype}, batch size {self.batch_size}, {threads}, {self.warm_up} frames of warm-up, "
-            f"clock: {self.clock}"
+            f"clock: {self.clock}{f', run begun {self.run}' if self.run else ''}"
         )
 
 
@@ -105,6 +109,7 @@ class TrackerScores:
         per_sequence (`dict[str, dict[str, float]]`): the same by sequence; some may lack.
         curves (`dict[str, Curve]`): by name, such of [`CURVES`] as the protocol has.
         speed ([`Speed`], *optional*): `None` if it was not measured.
+        weights (`str`, *optional*): digest of weights and configuration, by which trackers of one name are told apart.
     """
 
     name: str
@@ -114,6 +119,7 @@ class TrackerScores:
     per_sequence: dict[str, dict[str, float]]
     curves: dict[str, Curve] = field(default_factory=dict)
     speed: Speed | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,8 +233,13 @@ class _Node:
         return [_Node(self.path, f"{self.key}[{index}]", value) for index, value in enumerate(self.value)]
 
     def text(self) -> str:
-        if not isinstance(self.value, str) or not self.value.strip() or not self.value.isprintable():
-            raise self.fail("a text of printable characters")
+        # Not `isprintable`: names of screen recordings have blanks that do not break.
+        if (
+            not isinstance(self.value, str)
+            or not self.value.strip()
+            or any(category(letter) == "Cc" for letter in self.value)
+        ):
+            raise self.fail("a text without control characters")
         return self.value
 
     def count(self, least: int = 0) -> int:
@@ -268,10 +279,11 @@ class _Node:
             threads=self["threads"].count(1),
             warm_up=self["warm_up"].count(),
             clock=self["clock"].text(),
+            run=run.text() if (run := self.get("run")) and run.value is not None else None,
         )
 
     def tracker(self, sequences: set[str]) -> TrackerScores:
-        optional = {key: self.get(key) for key in ("layers", "parameters", "curves", "speed")}
+        optional = {key: self.get(key) for key in ("layers", "parameters", "curves", "speed", "weights")}
         given = {key: node for key, node in optional.items() if node is not None and node.value is not None}
         per_sequence = self["per_sequence"].items()
         if unknown := sorted(set(per_sequence) - sequences):
@@ -288,6 +300,7 @@ class _Node:
             per_sequence={name: node.figures() for name, node in per_sequence.items()},
             curves={name: node.curve() for name, node in curves.items() if name in CURVES},
             speed=given["speed"].speed() if "speed" in given else None,
+            weights=given["weights"].text() if "weights" in given else None,
         )
 
     def results(self) -> Results:

@@ -180,7 +180,8 @@ def track_videos(
     next takes its place.
 
     A video that breaks off, by a frame that cannot be read or used, is of another size, or in which the tracker predicts NaN,
-    keeps its tracks up to there, with a warning that names the frame; the other videos go on.
+    keeps its tracks up to there, with a warning that names the frame; the other videos go on. One without a first frame has
+    none.
 
     Args:
         model ([`~models.tracker.PreTrainedTracker`]): tracker in evaluation mode.
@@ -192,7 +193,7 @@ def track_videos(
         `list[Track]`: one a frame, in the order of the videos. The first is the given box with score 1.
 
     Raises:
-        ValueError: `batch_size` is below 1, a video has no first frame, or a box cannot be used in it.
+        ValueError: `batch_size` is below 1, or a box cannot be used in its video's first frame.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -201,10 +202,18 @@ def track_videos(
     finished: dict[int, list[Track]] = {}
     due = 0
     while True:
+        while due in finished:
+            yield finished.pop(due)
+            due += 1
         while len(running) < batch_size and (video := next(waiting, None)) is not None:
             number, (frames, box) = video
-            running[number] = _start(model, number, frames, box)
+            try:
+                running[number] = _start(model, number, frames, box)
+            except VideoError as error:
+                logger.warning(f"{error} It has no track.")
+                finished[number] = []
         if not running:
+            yield from (finished[number] for number in sorted(finished))
             return
         frames = {number: _next_frame(run) for number, run in running.items()}
         for number in [number for number, frame in frames.items() if frame is None]:
@@ -214,9 +223,6 @@ def track_videos(
                 finished[number] = running.pop(number).tracks
             else:
                 running[number].tracks.append(track)
-        while due in finished:
-            yield finished.pop(due)
-            due += 1
 
 
 __all__ = ["track_targets", "track_videos", "update_together"]

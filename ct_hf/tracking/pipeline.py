@@ -14,7 +14,7 @@ from ..models.image_processing_tracker import Frame
 from ..models.session import Track
 from .batch import track_videos
 from .lost import LOW_SCORE, PATIENCE, LostWatch
-from .video import Video, open_video
+from .video import Video, VideoError, open_video
 
 
 TASK = "visual-object-tracking"
@@ -102,7 +102,12 @@ class VisualObjectTrackingPipeline(Pipeline):
         return {"frames": frames if isinstance(frames, Video) else _Frames(frames), "box": inputs["box"]}
 
     def _forward(self, model_inputs: dict[str, Any]) -> list[Track]:
-        return next(self._track([model_inputs], 1))
+        tracks = next(self._track([model_inputs], 1))
+        if not tracks:
+            raise VideoError(
+                "`inputs` has a video without a first frame that can be read, of which the log says more."
+            )
+        return tracks
 
     def postprocess(
         self, model_outputs: Sequence[Track], threshold: float = LOW_SCORE, patience: int = PATIENCE

@@ -91,11 +91,13 @@ def check_output(path: str | Path) -> Path:
     Refuse the name of a file whose suffix is none of `SUFFIXES`.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or a folder of that name.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`out` {path} must end in {', '.join(SUFFIXES)}: a drawn video, boxes or a table.")
+    if path.is_dir():
+        raise ValueError(f"`out` {path} is a folder. Give the name of a file.")
     return path
 
 

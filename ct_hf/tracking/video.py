@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -160,7 +161,7 @@ def _open_folder(path: Path) -> Video:
 def _open_file(name: str) -> Video:
     av = require_av()
     try:
-        with av.open(name) as container:
+        with av.open(_for_ffmpeg(name)) as container:
             if not container.streams.video:
                 raise VideoError(f"{name} holds no video, expected a file with a video stream.")
             stream = container.streams.video[0]
@@ -177,7 +178,7 @@ def _decode(name: str, container_format: str | None = None) -> Iterator[np.ndarr
     # A name of its own: at the end of the interpreter, where a generator may still be open, the module is empty.
     number, failure = 0, av.FFmpegError
     try:
-        with av.open(name, format=container_format) as container:
+        with av.open(_for_ffmpeg(name), format=container_format) as container:
             stream = container.streams.video[0]
             check = _Check(name, container, stream)
             for frame in container.decode(stream):
@@ -192,6 +193,11 @@ def _decode(name: str, container_format: str | None = None) -> Iterator[np.ndarr
         ) from error
     if not number:
         raise VideoError(f"{name} holds no frame.")
+
+
+def _for_ffmpeg(name: str) -> str:
+    """A file by its absolute path: FFmpeg takes what stands before a colon in a name for a protocol."""
+    return os.path.abspath(name) if Path(name).exists() else name
 
 
 class _Check:
@@ -240,10 +246,17 @@ def _rate(stream: VideoStream) -> Fraction:
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
-    """Pixels of a frame, turned by the quarters of a circle that its metadata ask for (phones)."""
+    """Pixels of a frame, turned and mirrored as its metadata ask for (phones), by quarters of a circle."""
     pixels = frame.to_ndarray(format="rgb24")
-    quarters = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    # Where a pixel goes: across by a and c, down by b and d of it; FFmpeg's own angle knows of no mirror.
+    a, b, _, c, d = np.frombuffer(matrix, dtype="<i4")[:5].tolist()
+    across, down = a, d
+    if abs(b) > abs(a):
+        pixels, across, down = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
 __all__ = ["DEFAULT_RATE", "Video", "VideoError", "of_one_size", "open_video", "require_av"]

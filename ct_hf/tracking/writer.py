@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 CODECS: dict[str, dict[str, str]] = {"libx264": {"preset": "veryfast", "crf": "20"}, "mpeg4": {}}
 """Encoders in the order in which they are tried, with their options."""
+
+_FRAGMENT_SECONDS = 2
+_SLOWEST = Fraction(1, 1001)  # frames a second
 
 
 class VideoWriter:
@@ -37,7 +43,7 @@ class VideoWriter:
         self._av = require_av()
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.rate = Fraction(rate).limit_denominator(1001)
+        self.rate = max(Fraction(rate).limit_denominator(1001), _SLOWEST)
         self._container: Any = None
         self._stream: VideoStream | None = None
         self._shape: tuple[int, ...] = ()
@@ -54,7 +60,7 @@ class VideoWriter:
                 default one over the rate after the frame before. No frame comes before or with another.
 
         Raises:
-            VideoError: it is not of the first frame's size.
+            VideoError: it is not of the first frame's size, or it cannot be encoded or written.
         """
         if self._stream is None:
             self._open(frame)
@@ -66,15 +72,28 @@ class VideoWriter:
         place = self._place + 1
         self._place = place if seconds is None else max(place, round(seconds * self.rate))
         picture.pts, picture.time_base = self._place, 1 / self.rate
-        self._container.mux(self._stream.encode(picture))
+        with self._writing():
+            self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
         """Finish the file."""
         if self._container is None:
             return
         container, self._container = self._container, None
-        container.mux(self._stream.encode(None))
-        container.close()
+        with self._writing():
+            container.mux(self._stream.encode(None))
+            container.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except self._av.FFmpegError as error:
+            size = f"{self._shape[1]}x{self._shape[0]}" if self._shape else "its"
+            raise VideoError(
+                f"{self.path} cannot be written with frames of {size} pixels ({error.strerror}). Look at the disk and the name; "
+                "encoders take no frames of more than 16384 pixels a side."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -88,14 +107,20 @@ class VideoWriter:
         codec = next(codec for codec in CODECS if codec in self._av.codecs_available)
         # Written in fragments, which a killed process leaves whole, and made a plain file when it is closed.
         flags = {"movflags": "+hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
-        self._container = self._av.open(str(self.path), "w", format="mp4", container_options=flags)
+        flags["frag_duration"] = str(
+            _FRAGMENT_SECONDS * 10**6
+        )  # of frames that come slowly, before the next key frame
+        self._shape = frame.shape
         height, width = frame.shape[:2]
+        with self._writing():
+            # Absolute: a colon in a name of its own would make it a URL.
+            self._container = self._av.open(os.path.abspath(self.path), "w", format="mp4", container_options=flags)
         stream = self._container.add_stream(codec, rate=self.rate, options=CODECS[codec])
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        stream.gop_size = max(1, round(2 * self.rate))
+        stream.gop_size = max(1, round(_FRAGMENT_SECONDS * self.rate))
         if codec == "mpeg4":
             stream.bit_rate = int(width * height * self.rate / 5)
-        self._stream, self._shape = stream, frame.shape
+        self._stream = stream
 
 
 __all__ = ["CODECS", "VideoWriter"]

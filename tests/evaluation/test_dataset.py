@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import zipfile
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-from ct_hf.evaluation import DatasetEvaluation, dataset, evaluate_trackers
+from ct_hf.evaluation import DatasetEvaluation, comparison_table, dataset, evaluate_trackers
 from ct_hf.evaluation.hardware import describe_device
 from ct_hf.evaluation.results import read_results
 
@@ -34,7 +36,7 @@ def test_the_folder_says_what_the_result_says(tmp_path, make_sequence, make_trac
         assert ours.per_sequence == written.per_sequence
         assert np.mean(written.curves["success"].values) == pytest.approx(written.score["auc"])
         assert written.speed.fps == ours.fps > 0
-        assert (written.speed.device, written.speed.batch_size, written.speed.dtype) == (HERE, 8, "float32")
+        assert (written.speed.device, written.speed.batch_size, written.speed.dtype) == (HERE, 2, "float32")
     np.testing.assert_allclose(np.loadtxt(tmp_path / "perfect" / "a.txt", delimiter=","), sequences[0].boxes)
     assert len(np.loadtxt(tmp_path / "org--static" / "b_time.txt")) == 3
     with Image.open(tmp_path / "strips" / "a.png") as strip:
@@ -254,3 +256,46 @@ def test_withheld_ground_truth_gives_a_zip_for_the_server(tmp_path, make_sequenc
 def test_unknown_layout_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`layout` must be one of lasot.*got 'mot'"):
         DatasetEvaluation(tmp_path, "mot")
+
+
+def test_speeds_of_two_runs_are_not_compared(tmp_path, make_sequence, make_tracker, monkeypatch):
+    """Trackers took turns in neither: the machine may have had other work in one of them."""
+    sequences = [make_sequence("a")]
+    DatasetEvaluation(tmp_path).run({"first": make_tracker()}, sequences, progress=False)
+    monkeypatch.setattr(dataset, "datetime", SimpleNamespace(now=lambda _: datetime(2030, 1, 1, tzinfo=UTC)))
+    both = {"first": make_tracker(), "second": make_tracker()}
+    result = DatasetEvaluation(tmp_path).run(both, sequences, progress=False)
+    first, second = (tracker.speed.conditions for tracker in result.trackers)
+    assert first != second and second.endswith("run begun 2030-01-01T00:00:00+00:00")
+    assert first.partition(", run begun")[0] == second.partition(", run begun")[0]
+    header, _, *rows = comparison_table(result.to_dict()["trackers"]).splitlines()
+    assert "Speed-up" in header and rows[0].endswith(" 1.00x |") and rows[1].endswith(" - |")
+
+
+def test_the_batch_is_the_one_that_runs(tmp_path, make_sequence, make_tracker):
+    """Of fewer sequences than fit, no more are tracked at once."""
+    sequences = [make_sequence("a"), make_sequence("b"), make_sequence("c")]
+    (few,) = evaluate_trackers({"t": make_tracker()}, sequences, batch_size=8, progress=False).trackers
+    (one,) = DatasetEvaluation(tmp_path).run({"t": make_tracker()}, sequences[:1], progress=False).trackers
+    (grown,) = DatasetEvaluation(tmp_path).run({"t": make_tracker()}, sequences, progress=False).trackers
+    assert (few.speed.batch_size, one.speed.batch_size, grown.speed) == (3, 1, None)
+
+
+def test_no_zip_is_made_of_boxes_of_another_annotation(tmp_path, make_sequence, make_tracker):
+    sequence = make_sequence("a")
+    sequence.annotated = False
+    evaluation = DatasetEvaluation(tmp_path, layout="got10k", split="test")
+    evaluation.run({"static": make_tracker()}, [sequence], progress=False)
+    (tmp_path / "static.zip").unlink()
+    sequence.boxes = sequence.boxes + 5
+    with pytest.raises(ValueError, match="its annotation was another then"):
+        evaluation.run({"static": make_tracker()}, [sequence], progress=False)
+    assert not (tmp_path / "static.zip").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_damaged_claim_is_named(tmp_path, make_sequence, make_tracker, content):
+    DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence("a")], progress=False)
+    (tmp_path / "t" / "tracker.json").write_text(content)
+    with pytest.raises(ValueError, match="tracker.json does not say whose results"):
+        DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence("a")], progress=False)

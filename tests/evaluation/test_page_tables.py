@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from ct_hf.evaluation.page_tables import (
     summary_notices,
     summary_table,
 )
-from ct_hf.evaluation.results import read_results
+from ct_hf.evaluation.results import Results, SequenceLength, TrackerScores, read_results
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_unlike_trackers_of_one_name_are_listed_apart(results):
     unlike = {"one": results({"a": 50.0}), "two": results({"a": 70.0}, other)}
     assert summary_table(unlike).body == [["a (one)", "92.1", "50.0", "-"], ["a (two)", "5.0", "-", "70.0"]]
     assert summary_notices(unlike) == [
-        "Trackers of one name differ in layers or parameters between the data sets and are listed apart: a."
+        "Trackers of one name differ in layers, parameters or weights between the data sets and are listed apart: a."
     ]
     alike = {"one": results({"a": 50.0}, unknown), "two": results({"a": 70.0}, other)}
     assert summary_table(alike).body == [["a", "5.0", "50.0", "70.0"]]
@@ -133,3 +134,16 @@ def test_unlike_trackers_of_one_name_are_listed_apart(results):
 def test_unlike_protocols_are_pointed_out(results):
     mixed = {"one": results({"a": 50.0}), "two": results({"a": 70.0}, protocol="lasot")}
     assert summary_notices(mixed) == ["The data sets follow different protocols: compare within a column, not across."]
+
+
+def test_trackers_of_other_weights_are_other_trackers():
+    """Students are all called so, and those of one teacher are of one size."""
+    tracker = TrackerScores("student", 4, 10, {"auc": 50.0}, {}, weights="a1")
+    results = {
+        title: Results(title, "otb", [SequenceLength("a", 3)], [replace(tracker, weights=weights)])
+        for title, weights in (("one", "a1"), ("two", "b2"))
+    }
+    assert "differ in layers, parameters or weights" in summary_notices(results)[0]
+    assert len(summary_table(results).body) == 2
+    results["two"] = results["one"]
+    assert summary_notices(results) == [] and len(summary_table(results).body) == 1

@@ -66,7 +66,7 @@ def test_conditions_say_all_but_the_speed():
     assert Speed(**asdict(speed) | {"fps": 99.0}).conditions == speed.conditions
     for key, value in asdict(speed).items():
         if key != "fps":
-            assert Speed(**asdict(speed) | {key: value * 2}).conditions != speed.conditions
+            assert Speed(**asdict(speed) | {key: value * 2 if value else "then"}).conditions != speed.conditions
 
 
 def without(*keys):
@@ -97,7 +97,7 @@ def with_(value, *keys):
         (with_([], "trackers"), "`trackers` must be at least one, of distinct names, got none"),
         (with_("teacher", "trackers", 1, "name"), "`trackers` must be .* several called teacher"),
         (with_("a", "sequences", 1, "name"), "`sequences` must be .* several called a"),
-        (with_("a\nb", "dataset"), "`dataset` must be a text of printable"),
+        (with_("a\nb", "dataset"), "`dataset` must be a text without control"),
         (with_(0, "sequences", 0, "frames"), r"`sequences\[0\].frames` must be a whole number of at least 1, got 0"),
         (with_("61", "trackers", 0, "score", "auc"), r'`trackers\[0\].score.auc` must be a number.*got "61"'),
         (with_(True, "trackers", 0, "score", "auc"), r"`trackers\[0\].score.auc` must be a number.*got true"),

@@ -238,7 +238,11 @@ class TestTrackVideos:
         model = models("ostrack")
         with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
             next(track_videos(model, [(frames, BOX)], batch_size=0))
-        with pytest.raises(ValueError, match="video 1 holds no frame"):
-            next(track_videos(model, [(frames, BOX), ([], BOX)]))
         with pytest.raises(ValueError, match="`box` .* lies outside the frame"):
             next(track_videos(model, [(frames, [200, 30, 20, 16])]))
+
+    def test_a_video_without_a_frame_has_no_track_and_costs_no_other(self, models, frames, caplog):
+        videos = [([], BOX), (frames[:3], BOX), ([], BOX), (frames[:2], BOX), ([], BOX)]
+        tracks = list(track_videos(models("ostrack"), videos, batch_size=2))
+        assert [len(each) for each in tracks] == [0, 3, 0, 2, 0]
+        assert "video 2 holds no frame. It has no track." in caplog.text

@@ -138,7 +138,7 @@ def test_a_model_at_hand(models, frames, pipe):
         ({"frames": "nowhere.mp4", "box": BOX}, FileNotFoundError, "`source` nowhere.mp4 does not exist"),
         ({"box": BOX}, ValueError, r"`inputs` must be .*got \['box'\]"),
         ("video.mp4", ValueError, "`inputs` must be .*got str"),
-        ({"frames": [], "box": BOX}, ValueError, "holds no frame"),
+        ({"frames": [], "box": BOX}, ValueError, "a video without a first frame"),
     ],
 )
 def test_refuses(pipe, video, error, message):

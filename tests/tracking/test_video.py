@@ -73,7 +73,15 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("matrix", "turned"),
-        [((0, 1, -1, 0), "right"), ((0, -1, 1, 0), "left"), ((-1, 0, 0, -1), "around")],
+        [
+            ((0, 1, -1, 0), "right"),
+            ((0, -1, 1, 0), "left"),
+            ((-1, 0, 0, -1), "around"),
+            ((-1, 0, 0, 1), "right"),  # mirrored, as of a camera at the front
+            ((1, 0, 0, -1), "left"),
+            ((0, 1, 1, 0), "upper left"),
+            ((0, -1, -1, 0), "around"),
+        ],
     )
     def test_is_turned_as_its_metadata_ask(self, tmp_path, matrix, turned):
         """Boxes are drawn on what players show. The matrix maps stored pixels to shown ones, y downwards."""
@@ -87,7 +95,7 @@ class TestFile:
         data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
         path.write_bytes(data)
         shown = next(iter(open_video(path)))
-        assert shown.shape == ((48, 64, 3) if turned == "around" else (64, 48, 3))
+        assert shown.shape == ((48, 64, 3) if matrix[0] else (64, 48, 3))
         height, width = shown.shape[0] // 2, shown.shape[1] // 2
         corners = {
             "upper left": shown[:height, :width],

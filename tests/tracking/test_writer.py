@@ -101,3 +101,44 @@ def test_frames_are_seen_when_they_came(tmp_path):
     with av.open(str(tmp_path / "slow.mp4")) as container:
         times = [float(frame.time) for frame in container.decode(video=0)]
     assert np.subtract(times, times[0]) == pytest.approx([0, 3 / 30, 4 / 30, 15 / 30, 1])
+
+
+def test_a_killed_recording_of_few_frames_a_second_plays_too(tmp_path):
+    """Of a camera whose tracker is slow: two frames a second, in a video of 30."""
+    code = (
+        "import os\n"
+        "import numpy as np\n"
+        "from ct_hf.tracking import VideoWriter\n"
+        f"video = VideoWriter({str(tmp_path / 'video.mp4')!r})\n"
+        "for index in range(60):\n"
+        "    video.write(np.random.default_rng(index).integers(0, 256, (48, 64, 3), dtype=np.uint8), index * 0.5)\n"
+        "os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    played = 0
+    for _ in open_video(tmp_path / "video.mp4"):
+        played += 1
+    assert played >= 30
+
+
+def test_names_may_have_colons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("12:30.mp4") as video:
+        video.write(numbered(3))
+    assert numbers(open_video("12:30.mp4")) == [3]
+
+
+def test_what_cannot_be_encoded_is_named(tmp_path):
+    with (
+        pytest.raises(VideoError, match=r"wide.mp4 cannot be written with frames of 17000x64 pixels"),
+        VideoWriter(tmp_path / "wide.mp4") as video,
+    ):
+        video.write(np.zeros((64, 17000, 3), dtype=np.uint8))
+
+
+def test_a_rate_of_less_than_a_frame_in_a_thousand_seconds(tmp_path):
+    """Of a time lapse."""
+    with VideoWriter(tmp_path / "slow.mp4", Fraction(1, 3600)) as video:
+        for index in range(3):
+            video.write(numbered(index))
+    assert numbers(open_video(tmp_path / "slow.mp4")) == [0, 1, 2]
