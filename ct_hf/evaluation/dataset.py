@@ -217,10 +217,8 @@ class DatasetEvaluation:
         boxes = {
             name: {sequence.name: self._read(files[name], sequence) for sequence in sequences} for name in trackers
         }
-        seconds = {
-            name: {sequence.name: files[name].read_seconds(sequence.name) for sequence in sequences}
-            for name in trackers
-        }
+        seconds = {name: _read_seconds(files[name], sequences) for name in trackers}
+        conditions = {name: known if seconds[name] else None for name, known in conditions.items()}
         result = judge(trackers, sequences, boxes, seconds, conditions, self.protocol)
         scores = [self._scores(tracker, trackers[tracker.name], sequences) for tracker in result.trackers]
         lengths = [SequenceLength(sequence.name, len(sequence)) for sequence in sequences]
@@ -278,6 +276,17 @@ def _processes(trackers: Mapping[str, PreTrainedTracker]) -> PartialState:
         # Not sooner: another data set may be next, and a group that has parted does not find together again.
         atexit.register(state.destroy_process_group)
     return state
+
+
+def _read_seconds(files: ResultFiles, sequences: list[Sequence]) -> dict[str, np.ndarray] | None:
+    """Seconds by sequence; none where some were not kept, as of boxes that were copied without them."""
+    missing = [sequence.name for sequence in sequences if not files.seconds_path(sequence.name).is_file()]
+    if missing:
+        logger.warning(
+            f"{files.folder} holds no seconds of {len(missing)} sequences, such as {missing[0]}: it will have no speed."
+        )
+        return None
+    return {sequence.name: files.read_seconds(sequence.name) for sequence in sequences}
 
 
 def _read_claim(path: Path) -> dict[str, Any]:

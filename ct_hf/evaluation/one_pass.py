@@ -185,7 +185,7 @@ def judge(
         trackers (`Mapping[str, PreTrainedTracker]`): trackers by name.
         sequences (`list[Sequence]`): what they tracked.
         predictions (`Mapping[str, Mapping[str, np.ndarray]]`): by tracker and sequence, boxes as a [`~lock_step.Run`] has them.
-        seconds (`Mapping[str, Mapping[str, np.ndarray]]`): the same for the seconds.
+        seconds (`Mapping[str, Mapping[str, np.ndarray]]`): the same for the seconds; not looked at without conditions.
         conditions (`Mapping[str, dict]`): by tracker, what [`speed_conditions`] gave; `None` if they were not the same
             throughout.
         protocol (`str`): whose rules, see [`score_sequences`].
@@ -199,13 +199,16 @@ def judge(
     for tracker, model in trackers.items():
         score = score_sequences([predictions[tracker][name] for name in names], **arguments)
         per_sequence = score.pop("per_sequence")
-        # The start is another thing than a step, and the first frame's.
-        fps = 1 / float(np.median(np.concatenate([seconds[tracker][name][1:] for name in names])))
+        speed = None
+        if conditions[tracker]:
+            # The start is another thing than a step, and the first frame's.
+            steps = np.concatenate([seconds[tracker][name][1:] for name in names])
+            speed = Speed(1 / float(np.median(steps)), **conditions[tracker])
         results.append(
             TrackerResult(
                 name=tracker,
                 score=score,
-                speed=Speed(fps, **conditions[tracker]) if conditions[tracker] else None,
+                speed=speed,
                 parameters=count_parameters(model),
                 per_sequence=dict(zip(names, per_sequence, strict=True)),
                 predictions={name: predictions[tracker][name] for name in names},

@@ -49,9 +49,10 @@ def figures_table(results: Results) -> Table:
         ("Speed-up", "over the first"): [_speed_up(tracker, first) for tracker in results.trackers],
     }
     shown = {header: cells for header, cells in columns.items() if set(cells) != {UNKNOWN}}
-    rows = zip(*shown.values(), strict=True)
-    names = [tracker.name for tracker in results.trackers]
-    return Table([("Tracker", ""), *shown], [[name, *cells] for name, cells in zip(names, rows, strict=True)])
+    rows = [
+        [tracker.name, *(cells[place] for cells in shown.values())] for place, tracker in enumerate(results.trackers)
+    ]
+    return Table([("Tracker", ""), *shown], rows)
 
 
 def sequences_table(results: Results) -> Table:

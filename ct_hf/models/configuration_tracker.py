@@ -11,8 +11,8 @@ from transformers.configuration_utils import PreTrainedConfig
 _LARGEST = {
     "template_size": 4096,
     "search_size": 4096,
-    "template_factor": 1000,
-    "search_factor": 1000,
+    "template_factor": 100,
+    "search_factor": 100,
     "num_templates": 1024,
     "hidden_size": 65_536,
     "num_hidden_layers": 1024,
@@ -28,6 +28,7 @@ _LARGEST = {
 }
 """Far beyond any tracker: a field above is a mistake or an attack, and would fill the memory before anything is said."""
 _MOST_PARAMETERS = 10**11
+_MOST_VALUES = 10**9  # of the tokens of one pair
 
 
 @strict
@@ -102,10 +103,18 @@ class TrackerConfig(PreTrainedConfig):
                 )
         width = self.hidden_size
         parameters = self.num_hidden_layers * width * (4 * width + 2 * getattr(self, "intermediate_size", 4 * width))
+        parameters += 2 * getattr(self, "stem_depth", 0) * getattr(self, "stem_mlp_ratio", 0) * width**2
         if parameters > _MOST_PARAMETERS:
             raise ValueError(
                 f"{self.num_hidden_layers} layers of `hidden_size` {width} have {parameters:.1e} parameters, expected at most "
                 f"{_MOST_PARAMETERS:.0e}. Check where the configuration is from."
+            )
+        patch = max(getattr(self, "patch_size", 16), 1)
+        values = ((self.search_size // patch) ** 2 + self.num_templates * (self.template_size // patch) ** 2) * width
+        if values > _MOST_VALUES:
+            raise ValueError(
+                f"crops of `search_size` {self.search_size} and `template_size` {self.template_size} in patches of {patch} have "
+                f"tokens of {values:.1e} values, expected at most {_MOST_VALUES:.0e}. Check where the configuration is from."
             )
 
     @classmethod

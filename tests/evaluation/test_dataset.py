@@ -299,3 +299,13 @@ def test_a_damaged_claim_is_named(tmp_path, make_sequence, make_tracker, content
     (tmp_path / "t" / "tracker.json").write_text(content)
     with pytest.raises(ValueError, match="tracker.json does not say whose results"):
         DatasetEvaluation(tmp_path).run({"t": make_tracker()}, [make_sequence("a")], progress=False)
+
+
+def test_boxes_without_seconds_have_figures_and_no_speed(tmp_path, make_sequence, make_tracker, caplog):
+    """As of results that were copied without them."""
+    run = [{"t": make_tracker()}, [make_sequence("a")]]
+    before = DatasetEvaluation(tmp_path).run(*run, progress=False)
+    (tmp_path / "t" / "a_time.txt").unlink()
+    after = DatasetEvaluation(tmp_path).run(*run, progress=False)
+    assert after.trackers[0].score == before.trackers[0].score and after.trackers[0].speed is None
+    assert "no seconds of 1 sequences, such as a" in caplog.text

@@ -147,3 +147,8 @@ def test_trackers_of_other_weights_are_other_trackers():
     assert len(summary_table(results).body) == 2
     results["two"] = results["one"]
     assert summary_notices(results) == [] and len(summary_table(results).body) == 1
+
+
+def test_a_tracker_of_which_nothing_is_known_has_its_name():
+    results = Results("one", "otb", [SequenceLength("a", 3)], [TrackerScores("bare", None, None, {}, {})])
+    assert figures_table(results).body == [["bare"]]

@@ -57,6 +57,10 @@ def test_fields_of_a_family_are_too(family, name):
 def test_sizes_that_are_absurd_together():
     with pytest.raises(StrictDataclassError, match=r"1000 layers of `hidden_size` 49152 have .* parameters"):
         OSTrackConfig(num_hidden_layers=1000, hidden_size=49152)
+    with pytest.raises(StrictDataclassError, match=r"24 layers of `hidden_size` 8192 have .* parameters"):
+        SUTrackConfig(stem_depth=1024, stem_mlp_ratio=1024, hidden_size=8192)
+    with pytest.raises(StrictDataclassError, match=r"`search_size` 4096 .* in patches of 1 have tokens of .* values"):
+        OSTrackConfig(search_size=4096, template_size=4096, patch_size=1)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
