@@ -249,7 +249,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     parser.set_defaults(**defaults)
     # Where a user says nothing else, checkpoints come every --save_steps and the best beside. transformers knows no such
     # strategy, and would ask that one number of steps is a multiple of the other.
-    usual = "save_strategy" not in defaults and not any(re.match("--save[_-]strategy", word) for word in argv)
+    usual = "save_strategy" not in defaults and not any(re.match("--save[_-]str", word) for word in argv)
     with _answered_in_a_line(parser):
         script, args = parser.parse_args_into_dataclasses([*argv, "--save_strategy", "best"] if usual else argv)
     if usual:

@@ -14,9 +14,15 @@ _SEQUENCES_A_PAIR = 4  # of so many sequences at most, pairs are drawn for a con
 
 def convert(args: argparse.Namespace) -> None:
     """Convert a data set to shards of clips, write its card, and push both if asked to."""
+    from huggingface_hub.utils import validate_repo_id
+
     from .data import convert_dataset
     from .hub import push_dataset, write_dataset_card
 
+    if args.push_to_hub:
+        validate_repo_id(args.push_to_hub)
+    if args.license != args.license.lower():
+        raise ValueError(f"--license {args.license} is not spelled as the Hub does: in small letters, such as mit.")
     if args.push_to_hub and args.license == "unknown":
         raise ValueError(
             "--push-to-hub needs --license, in the Hub's spelling, such as cc-by-nc-sa-4.0 or other: it is kept in every clip, "

@@ -181,9 +181,11 @@ def test_checkpoints_are_saved_whatever_is_evaluated(tiny_tracker, tmp_path, mon
         with pytest.raises(RuntimeError, match="enough"):
             main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", *more])
     assert told == {"no": ("steps", 2), "steps": ("steps", 2)}
-    with pytest.raises(RuntimeError, match="enough"):
-        main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", "--save-strategy", "no"])
-    assert told["no"] == ("no", None)
+    for name in ("--save-strategy", "--save_strat"):
+        told.clear()
+        with pytest.raises(RuntimeError, match="enough"):
+            main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", name, "no"])
+        assert told["no"] == ("no", None), name
 
 
 def test_another_runs_checkpoints_are_not_removed(tiny_tracker, tmp_path, capsys):

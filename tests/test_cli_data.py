@@ -97,6 +97,14 @@ def test_arguments_that_cannot_be_are_told_before_the_work(root, tmp_path, capsy
             ["convert", "folder", str(root), str(tmp_path / "out"), "--max-bad", "5"],
             "--max-bad must be a share from 0 to 1",
         ),
+        (
+            ["convert", "folder", str(root), str(tmp_path / "out"), "--license", "MIT"],
+            "is not spelled as the Hub does",
+        ),
+        (
+            ["convert", "folder", str(root), str(tmp_path / "out"), "--license", "mit", "--push-to-hub", "a/b/c"],
+            "a/b/c",
+        ),
         (["show", "folder", str(root), "--out", str(tmp_path / "sheet")], "does not end as an image does"),
     ):
         assert main(["data", *rest]) == 1

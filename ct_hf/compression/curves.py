@@ -44,7 +44,8 @@ def plot_training(history: Sequence[Mapping[str, Any]], *, theme: ThemeName = "l
         raise ValueError(
             "`history` holds no log of a training step. Train with `logging_steps` below the number of steps."
         )
-    terms = [name for name in rows[-1] if name not in _NO_TERMS and not name.startswith("skipped_")]
+    told_beside = ("skipped_", "train_", "num_input_")
+    terms = [name for name in rows[-1] if name not in _NO_TERMS and not name.startswith(told_beside)]
     tracked = [row for row in history if "eval_tracking_auc" in row]
     with styled(theme) as colors:
         from matplotlib import pyplot

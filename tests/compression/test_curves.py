@@ -24,6 +24,7 @@ def history(steps=30, **more):
             "learning_rate": 1e-3,
             "epoch": 0.1,
             "skipped_corrupt_image": 2,
+            "num_input_tokens_seen": 100 * step,
             **more,
         }
         for step in range(steps)
