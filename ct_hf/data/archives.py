@@ -195,13 +195,8 @@ class MemberPath(_PurePath):
                 return io.BytesIO(members.read(self.place))
         except KeyError as error:
             raise FileNotFoundError(f"{self} does not exist") from error
-        except (
-            BadZipFile,
-            zlib.error,
-            LZMAError,
-            EOFError,
-            RuntimeError,
-        ) as error:  # RuntimeError: encrypted, unknown method
+        # A RuntimeError: it is encrypted, or compressed by an unknown method.
+        except (BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError) as error:
             raise SequenceError(
                 f"{self} cannot be taken out of its archive ({error}). Download the archive again.", "corrupt_image"
             ) from error

@@ -12,7 +12,7 @@ from ..models.image_processing_tracker import MOST_FRAMES
 from .annotation import check_box, check_length, read_flags, read_rows
 from .archives import AnyPath
 from .errors import SequenceError
-from .frames import FramePaths, decode_frame, image_names, reduced_size, sorted_frames, upright_size
+from .frames import FramePaths, decode_frame, image_names, sorted_frames, upright_size
 
 
 GROUND_TRUTH = "groundtruth.txt"
@@ -47,11 +47,6 @@ class Sequence(ABC):
     @abstractmethod
     def frame(self, index: int) -> Image.Image:
         """RGB image of one frame."""
-
-    def reduced_frame(self, index: int, reduction: int) -> Image.Image:
-        """RGB image of one frame, of a part of its width and height: one over 1, 2, 4 or 8, rounded up."""
-        frame = self.frame(index)
-        return frame if reduction == 1 else frame.reduce(reduction)
 
     @abstractmethod
     def frame_bytes(self, index: int) -> bytes:
@@ -126,20 +121,11 @@ class FileSequence(Sequence):
         Raises:
             SequenceError: The file is missing or corrupt, or is not of the size of the first frame.
         """
-        return self.reduced_frame(index, 1)
-
-    def reduced_frame(self, index: int, reduction: int) -> Image.Image:
-        """See [`Sequence`]; of a JPEG no more than that is decoded.
-
-        Raises:
-            SequenceError: See [`FileSequence.frame`].
-        """
         file = self.files[index]
-        image = decode_frame(self.frame_bytes(index), str(file), reduction)
-        if image.size != reduced_size(self.size, reduction):
-            part = f", decoded to 1/{reduction}," if reduction > 1 else ""
+        image = decode_frame(self.frame_bytes(index), str(file))
+        if image.size != self.size:
             raise SequenceError(
-                f"{file}{part} is of {image.size[0]}x{image.size[1]} pixels but the first frame of its sequence of "
+                f"{file} is of {image.size[0]}x{image.size[1]} pixels but the first frame of its sequence of "
                 f"{self.size[0]}x{self.size[1]}. Export all frames of a sequence at one size.",
                 "frame_size",
             )
@@ -228,14 +214,14 @@ class FolderSequence(FileSequence):
             visible &= read_flags(file, len(visible)) == 0
         return visible
 
-    def reduced_frame(self, index: int, reduction: int) -> Image.Image:
+    def frame(self, index: int) -> Image.Image:
         """See [`FileSequence`]; the frame is checked together with its box.
 
         Raises:
             SequenceError: The file is missing or corrupt, is not of the size of the first frame, or the target is
                 visible and its box has no area in the frame.
         """
-        image = super().reduced_frame(index, reduction)
+        image = super().frame(index)
         if self.visible[index]:
             check_box(self.boxes[index], self.size, self.where(index))
         return image

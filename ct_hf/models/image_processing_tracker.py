@@ -382,8 +382,8 @@ class TrackerImageProcessor(BaseImageProcessor):
             the crops back to the frames.
 
         Raises:
-            ValueError: the numbers of frames and boxes differ, a box or frame is not usable, or not of the other, or `return_tensors` is
-                something else.
+            ValueError: the numbers of frames and boxes differ, a box or frame is not usable, a box lies outside its frame, or
+                `return_tensors` is something else.
         """
         if return_tensors not in (None, "pt"):
             raise ValueError(f"`return_tensors` must be 'pt', got {return_tensors!r}: trackers take tensors of torch.")

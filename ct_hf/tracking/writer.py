@@ -81,8 +81,10 @@ class VideoWriter:
             return
         container, self._container = self._container, None
         with self._writing():
-            container.mux(self._stream.encode(None))
-            container.close()
+            try:
+                container.mux(self._stream.encode(None))
+            finally:
+                container.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -107,9 +109,8 @@ class VideoWriter:
         codec = next(codec for codec in CODECS if codec in self._av.codecs_available)
         # Written in fragments, which a killed process leaves whole, and made a plain file when it is closed.
         flags = {"movflags": "+hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
-        flags["frag_duration"] = str(
-            _FRAGMENT_SECONDS * 10**6
-        )  # of frames that come slowly, before the next key frame
+        # Frames that come slowly do not wait for the next key frame.
+        flags["frag_duration"] = str(_FRAGMENT_SECONDS * 10**6)
         self._shape = frame.shape
         height, width = frame.shape[:2]
         with self._writing():
