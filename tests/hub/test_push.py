@@ -367,6 +367,9 @@ From org/teacher, with `AutoModel.from_pretrained("org/teacher")` and `CLIPModel
     (tmp_path / "README.md").write_text(card)
     pushed = tracker_files(tmp_path, PLACE)["README.md"].decode()
     assert pushed == card.replace("org/mine", PLACE).replace("me/old", PLACE)
+    teachers = card.replace("me/old", "org/teacher")  # a card that starts its teacher
+    (tmp_path / "README.md").write_text(teachers)
+    assert tracker_files(tmp_path, PLACE)["README.md"].decode() == teachers.replace("org/mine", PLACE)
 
 
 @pytest.mark.parametrize("card", [b"caf\xe9", b"---\nlicense: [mit\n---\n# A card"])
