@@ -1,12 +1,15 @@
 """What tests of several folders share."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from ct_hf.models import OSTrackConfig, OSTrackModel
+
+from .scripts import FreshPython
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -38,3 +41,11 @@ def tiny_tracker(tiny_config) -> OSTrackModel:
 def noise_frames() -> np.ndarray:
     """Four RGB frames of 100 x 80 pixels of noise."""
     return np.random.default_rng(0).integers(0, 256, (4, 80, 100, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def fresh_python(tmp_path_factory) -> Iterator[FreshPython]:
+    """Runs code in an interpreter that has not imported ct_hf."""
+    python = FreshPython(tmp_path_factory.mktemp("fresh") / "home")
+    yield python
+    python.close()

@@ -1,8 +1,6 @@
 """What a saved student says of how it was made."""
 
 import json
-import subprocess
-import sys
 from importlib.metadata import version
 
 import pytest
@@ -133,7 +131,7 @@ def test_a_student_of_a_student_has_a_record_of_its_own(tmp_path):
     assert student.config.compression is None and teacher.config.compression is not None
 
 
-def test_the_record_is_kept_without_ct_hf(tmp_path):
+def test_the_record_is_kept_without_ct_hf(tmp_path, fresh_python):
     """By the configuration's code that travels with the model: loaded, and saved again."""
     trainer = make_trainer(tmp_path / "out")
     config, model = type(trainer.student.config), type(trainer.student)
@@ -148,11 +146,7 @@ def test_the_record_is_kept_without_ct_hf(tmp_path):
         "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True);"
         "model.save_pretrained(sys.argv[2]); print('ct_hf' in sys.modules)"
     )
-    folders = [str(tmp_path / name) for name in ("student", "again")]
-    run = subprocess.run(
-        [sys.executable, "-I", "-c", code, *folders], capture_output=True, text=True, cwd=tmp_path, timeout=100
-    )
-    assert run.stdout.split() == ["False"], run.stderr[-2000:]
+    assert fresh_python(code, tmp_path, tmp_path / "student", tmp_path / "again").split()[-1] == "False"
     assert json.loads((tmp_path / "again" / "config.json").read_text())["compression"] == record
 
 

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import evaluate
 import numpy as np
 import pytest
@@ -92,7 +88,7 @@ def test_combines_with_another_protocol(metric):
     assert result["success"] < 100
 
 
-def test_loads_by_path_without_the_network(tmp_path):
+def test_loads_by_path_without_the_network(tmp_path, fresh_python):
     code = (
         "import socket\n"
         "def refuse(*args, **kwargs): raise AssertionError('the network was asked')\n"
@@ -103,12 +99,4 @@ def test_loads_by_path_without_the_network(tmp_path):
         "metric.add_batch(predictions=rows, references=rows)\n"
         "print(metric.name, metric.compute()['precision'])\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HOME": str(tmp_path)},
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.split() == ["tracking_metric", "100.0"]
+    assert fresh_python(code, tmp_path).split() == ["tracking_metric", "100.0"]

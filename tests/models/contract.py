@@ -1,9 +1,6 @@
 """What every tracker must hold, whatever its family."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -252,7 +249,7 @@ class TrackerContract(TrainingContract):
         }
         assert AutoImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
 
-    def test_loads_as_remote_code_without_the_package(self, model, inputs, tmp_path, monkeypatch):
+    def test_loads_as_remote_code_without_the_package(self, model, inputs, tmp_path, monkeypatch, fresh_python):
         """AutoModel and AutoImageProcessor, outputs bit for bit, and a tracked frame."""
         processor = TrackerImageProcessor.from_config(model.config)
         for cls, auto in (
@@ -272,18 +269,7 @@ class TrackerContract(TrainingContract):
         save_file(
             {**inputs, "frames": torch.from_numpy(frames), "box": torch.tensor(box)}, folder / "inputs.safetensors"
         )
-        subprocess.run(
-            [sys.executable, "-c", LOAD_WITHOUT_THE_PACKAGE, str(folder)],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "HF_HOME": str(tmp_path / "home"),
-                "HF_HUB_OFFLINE": "1",
-                "PYTHONPATH": "",
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            check=True,
-        )
+        fresh_python(LOAD_WITHOUT_THE_PACKAGE, tmp_path, folder)
         results = load_file(folder / "results.safetensors")
         with torch.no_grad():
             assert torch.equal(results["pred_boxes"], model(**inputs).pred_boxes)

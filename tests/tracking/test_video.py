@@ -1,7 +1,6 @@
 import io
 import logging
 import struct
-import subprocess
 import sys
 
 import av
@@ -289,7 +288,6 @@ class TestWithoutPyAV:
         Image.fromarray(numbered(0)).save(tmp_path / "0.png")
         assert len(list(open_video(tmp_path))) == 1
 
-    def test_importing_loads_neither_it_nor_data_sets(self):
+    def test_importing_loads_neither_it_nor_data_sets(self, fresh_python, tmp_path):
         code = "import sys, ct_hf.tracking; print(sorted({'av', 'datasets'} & set(sys.modules)))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout == "[]\n"
+        assert fresh_python(code, tmp_path) == "[]\n"

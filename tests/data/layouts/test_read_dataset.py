@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 from typing import get_args
 
 import numpy as np
@@ -136,10 +134,9 @@ def test_result_files_of_perfect_tracking_are_the_published_rows(otb, tmp_path):
     assert files.read(sequence.name).tolist() == published.tolist()
 
 
-def test_import_is_light():
+def test_import_is_light(fresh_python, tmp_path):
     code = "import sys; from ct_hf.data import read_dataset; print([n for n in ('datasets', 'pandas') if n in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert fresh_python(code, tmp_path) == "[]\n"
 
 
 def test_names_that_load_late_are_there():
