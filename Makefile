@@ -25,7 +25,7 @@ demo: setup  ## Compress the small teacher, show what it kept (some minutes on t
 	$(BIN)/accelerate launch --num_cpu_threads_per_process 2 examples/compress.py --from_scratch $(if $(SEQUENCES),--eval "$(SEQUENCES)")
 
 test: setup  ## Run style checks and tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 reproduce-quick: setup  ## Compare the method's parts on one seed (some ten minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python examples/reproduce/run.py --tables quick --out outputs/reproduce-quick

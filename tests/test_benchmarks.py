@@ -102,7 +102,8 @@ def test_pairs_command(tmp_path):
     assert json.loads((tmp_path / "pairs.json").read_text())["median"]["rendered, textures"] > 0
 
 
-def test_data_command(tmp_path):
+def test_data_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the pauses between turns are for the figures, which are unread
     sizes = [
         "--sequences",
         3,

@@ -108,7 +108,7 @@ def test_compress_keeps_the_student_that_tracks_best(teacher, tmp_path):
     """And the one from scratch that does; each beside its own checkpoints."""
     often = ("--eval_strategy", "steps", "--eval_steps", 1, "--load_best_model_at_end")
     best = ("--metric_for_best_model", "tracking_auc", "--save_total_limit", 1)
-    arguments = ("--teacher", teacher, "--max-steps", 3, "--eval-sequences", 1, "--from_scratch")
+    arguments = ("--teacher", teacher, "--max-steps", 2, "--eval-sequences", 1, "--from_scratch")
     run_here(EXAMPLES / "compress.py", *arguments, *often, *best, "--output_dir", tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, checkpoints in (("student", tmp_path), ("from_scratch", tmp_path / "from_scratch")):

@@ -236,12 +236,11 @@ def trained_teacher():
     return teacher.eval()
 
 
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_eight_chains_are_learnt(widths, trained_teacher, tmp_path):
-    """A plan that is not even; what was learnt saves, loads strictly, is itself bit for bit, and tracks."""
+def test_eight_chains_are_learnt(trained_teacher, tmp_path):
+    """A plan that is not even, a narrower student; what was learnt saves, loads strictly, is itself bit for bit, and tracks."""
     plan = StagePlan.from_sizes([1, 3])
     torch.manual_seed(5)
-    student, _ = build_student(trained_teacher, plan, "random", **WIDTHS[widths])
+    student, _ = build_student(trained_teacher, plan, "random", **WIDTHS["unlike"])
     for name, module in student.named_modules():  # of the teacher's head, which knows them, nothing either
         if name.startswith("head") and hasattr(module, "reset_parameters"):
             module.reset_parameters()

@@ -125,11 +125,10 @@ def trained_teacher():
     return teacher.eval()
 
 
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_eight_pairs_are_learnt(widths, trained_teacher):
-    """The total falls by 60 % in 200 steps, and each term falls."""
+def test_eight_pairs_are_learnt(trained_teacher):
+    """By a narrower student: the total falls by 60 % in 200 steps, and each term falls."""
     teacher = copy.deepcopy(trained_teacher)
-    mixed = make_sutrack_mixed(teacher=teacher, initialization="random", **WIDTHS[widths])
+    mixed = make_sutrack_mixed(teacher=teacher, initialization="random", **WIDTHS["unlike"])
     with torch.no_grad():
         for name, module in mixed.student.named_modules():  # of the heads that know the pairs nothing either
             if "head" in name and hasattr(module, "reset_parameters"):
