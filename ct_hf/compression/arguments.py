@@ -106,6 +106,9 @@ class TrackerTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.accelerator_config.dispatch_batches is None:
             self.accelerator_config.dispatch_batches = False
+        for name, off in (("label_smoothing_factor", 0.0), ("neftune_noise_alpha", None)):
+            if getattr(self, name) != off:
+                raise ValueError(f"`{name}` is for models of language, got {getattr(self, name)}. Leave it out.")
         if not 0 < self.learning_rate_drop <= 1:
             raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
         if self.nan_loss not in ("stop", "skip"):

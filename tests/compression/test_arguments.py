@@ -103,6 +103,8 @@ def test_schedule_follows_the_fields(arguments):
         ({"track_weight": 0.0, "guidance_weight": 0.0, "mimicking_weight": 0.0}, "one of them must be positive"),
         ({"learning_rate_drop": 0.0}, r"`learning_rate_drop` must be in \(0, 1\], got 0.0"),
         ({"learning_rate_drop": 1.1}, "`learning_rate_drop`"),
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` is for models of language, got 0.1"),
+        ({"neftune_noise_alpha": 5.0}, "`neftune_noise_alpha` is for models of language, got 5.0"),
     ],
 )
 def test_values_out_of_range(arguments, changes, message):
