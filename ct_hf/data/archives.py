@@ -196,7 +196,10 @@ class MemberPath(_PurePath):
         except KeyError as error:
             raise FileNotFoundError(f"{self} does not exist") from error
         # A RuntimeError: it is encrypted, or compressed by an unknown method.
-        except (BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError) as error:
+        except (BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, OSError) as error:
+            # Of a disk or a network; bzip2 alone raises one without a number, of bytes that are damaged.
+            if isinstance(error, OSError) and (error.errno is not None or isinstance(error, ConnectionError)):
+                raise
             raise SequenceError(
                 f"{self} cannot be taken out of its archive ({error}). Download the archive again.", "corrupt_image"
             ) from error

@@ -195,7 +195,7 @@ def test_a_broken_member_costs_only_itself(lasot):
     assert dog.frame(2).size == (64, 48)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_a_broken_member_of_any_compression(tmp_path, method):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
         archive.writestr("a.txt", bytes(range(256)) * 40)
