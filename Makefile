@@ -15,6 +15,7 @@ help:  ## Show this list
 setup: .venv/installed  ## Make .venv with everything the project needs, pinned
 
 .venv/installed: constraints.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, as by: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
 	$(BIN)/pip install --quiet --constraint constraints.txt torch

@@ -106,13 +106,17 @@ def _without_token(argv: Sequence[str]) -> Iterator[str]:
 
 
 def _public_word(word: str) -> str:
-    """An argument; of one that is a path from the root or from home, or with such a path in it, the last name."""
+    """An argument; of a path of this machine, or with one in it, the last name."""
     for mark in ("=", ":"):
         start, found, place = word.partition(mark)
-        if found and place.startswith(("/", "~", "\\")):
+        if found and (place.startswith(("/", "~", "\\")) or _is_there(place)):
             return f"{start}{mark}{public_name(place)}"
-    local = word.startswith(("/", "~", "\\", ".")) or word[1:3] == ":\\"
+    local = word.startswith(("/", "~", "\\", ".")) or word[1:3] == ":\\" or _is_there(word)
     return public_name(word) if local else word
+
+
+def _is_there(word: str) -> bool:
+    return "/" in word and Path(word).exists()
 
 
 def find_license(tracker: str) -> str:

@@ -57,7 +57,7 @@ streamed from the Hub:
 
 The recipe is the paper's, which takes 500 epochs of 60,000 pairs, 117,188 steps of 256; how many steps yours takes is
 said by --max_steps.
-A checkpoint is saved every --save_steps steps, two are kept, and --resume_from_checkpoint True goes on from the newest.
+A checkpoint is saved every --save_steps steps, the newest two are kept, and --resume_from_checkpoint True goes on from the newest.
 --dry_run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
 sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge it
 on others too. On several GPUs: accelerate launch -m ct_hf.cli compress ..., see examples/accelerate_configs."""
@@ -81,6 +81,7 @@ USUAL = {
     "report_to",
     "save_strategy",
     "save_steps",
+    "save_total_limit",
     "resume_from_checkpoint",
     "eval_strategy",
     "eval_steps",
@@ -183,6 +184,7 @@ def build_parser() -> HfArgumentParser:
         per_device_train_batch_size=32,
         metric_for_best_model="tracking_auc",
         dataloader_num_workers=1,
+        save_total_limit=2,
     )
     return parser
 
@@ -237,15 +239,17 @@ def train_from_scratch(
     trainer.save_model(str(folder))
 
 
-def main(argv: list[str] | None = None, **defaults: Any) -> None:
+def main(argv: list[str] | None = None, description: str = DESCRIPTION, **defaults: Any) -> None:
     """Compress, judge, save, and track with what was saved.
 
     Args:
         argv (`list[str]`, *optional*): arguments; those of the process by default.
+        description (`str`, *optional*): what the help says first; by default that the recipe is the paper's.
         defaults: values of settings that `argv` does not name, such as `learning_rate=1e-3`.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
+    parser.description = description
     parser.set_defaults(**defaults)
     # Where a user says nothing else, checkpoints come every --save_steps and the best beside. transformers knows no such
     # strategy, and would ask that one number of steps is a multiple of the other.
@@ -253,7 +257,7 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     with _answered_in_a_line(parser):
         script, args = parser.parse_args_into_dataclasses([*argv, "--save_strategy", "best"] if usual else argv)
     if usual:
-        args.save_strategy, args.save_total_limit = SaveStrategy.STEPS, args.save_total_limit or 2
+        args.save_strategy = SaveStrategy.STEPS
     used = {
         name: value for name, value in defaults.items() if value == getattr(script, name, getattr(args, name, None))
     }
@@ -286,9 +290,14 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
         changes = {"drop_path_rate": args.drop_path_rate} if drops else {}
         student, report = build_student(teacher, plan, args.initialization, **changes)
     batch_size = args.per_device_train_batch_size
-    summary = describe_compression(student, teacher, plan, report, batch_size, script.search_frames)
+    weights = {name: getattr(args, name) for name in ("track_weight", "guidance_weight", "mimicking_weight")}
+    summary = describe_compression(student, teacher, plan, report, batch_size, script.search_frames, **weights)
     if args.should_log:
         print(summary)
+        if teacher.carries_memory and script.search_frames == 1:
+            print(
+                "This teacher carries a memory from frame to frame, which pairs do not train: give --search_frames 2."
+            )
     if script.dry_run:
         return
 
@@ -353,11 +362,13 @@ def main(argv: list[str] | None = None, **defaults: Any) -> None:
     # Result
     ################
     # What is judged is what a user would load, not what is in memory.
-    trackers = {name: AutoModel.from_pretrained(folder).to(teacher.device) for name, folder in folders.items()}
+    trackers = {"teacher": load_tracker(script.teacher, "--teacher")}
+    trackers |= {name: AutoModel.from_pretrained(folder) for name, folder in folders.items()}
+    trackers = {name: tracker.to(teacher.device) for name, tracker in trackers.items()}
     # Frames come one by one: on several threads a small tracker is slower, and its speed unsteady.
     torch.set_num_threads(1)
     student = trackers["student"]
-    rows, predictions = judge({"teacher": teacher, **trackers}, eval_sequences)
+    rows, predictions = judge(trackers, eval_sequences)
     table = comparison_table(rows)
     print(f"\n{len(eval_sequences)} sequences:\n{table}")
 

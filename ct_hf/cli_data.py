@@ -141,7 +141,7 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "root",
         metavar="ROOT",
-        help="folder of the data set; for lasot and trackingnet also a URL such as hf://datasets/...",
+        help="folder of the data set; for lasot, lasot_ext and trackingnet also a URL such as hf://datasets/...",
     )
     command.add_argument("--split", help="split of the data set (default: train where there is one)")
 

@@ -22,6 +22,7 @@ if __name__ == "__main__":
     fast = not torch.accelerator.is_available() and is_bf16_faster()
     precision = {"use_cpu": True, "bf16": True, "attn_implementation": "eager"} if fast else {}
     main(
+        description=__doc__,
         teacher=str(Path(__file__).parent / "assets" / "teacher_9500"),
         max_steps=350,
         learning_rate=4e-3,

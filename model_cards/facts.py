@@ -281,7 +281,8 @@ plan = StagePlan.even(8, 4)
 student, initialization = build_student(teacher, plan, intermediate_size=768)
 places = ("lasot:data/LaSOT", "trackingnet:data/TrackingNet", "got10k:data/GOT-10k", "coco:data/COCO")
 pairs = stream_pairs({place: open_source(place) for place in places}, teacher.config, seed=42)
-args = CompressionArguments(output_dir="ct-m-s", max_steps=117_188)  # the rest is the paper's by default
+# The rest is the paper's by default.
+args = CompressionArguments(output_dir="ct-m-s", max_steps=117_188, save_total_limit=2)
 trainer = CompressionTrainer(model=student, teacher_model=teacher, args=args, train_dataset=pairs, plan=plan)
 trainer.train()
 trainer.save_model("ct-m-s/student")

@@ -113,6 +113,14 @@ def test_the_command_holds_no_path_of_the_machine(argv, command):
     assert public_command(argv) == command
 
 
+def test_the_command_calls_relative_folders_by_their_last_names_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("clients/acme/train", "outputs/secret/tracker"):
+        (tmp_path / folder).mkdir(parents=True)
+    argv = ["--teacher", "outputs/secret/tracker", "--train", "folder:clients/acme/train", "org/clips"]
+    assert public_command(argv) == "ct-hf compress --teacher tracker --train folder:train org/clips"
+
+
 def test_the_command_of_several_processes():
     start = "accelerate launch --num_processes 8 -m ct_hf.cli compress --teacher org/t"
     assert public_command(["--teacher", "org/t"], 8) == start

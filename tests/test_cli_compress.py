@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ct_hf.cli import main
-from ct_hf.cli_compress import USUAL, build_parser
+from ct_hf.cli_compress import USUAL, build_parser, judge
 from ct_hf.compression import CompressionTrainer, TrackerTrainer, tracker_trainer
 
 
@@ -101,13 +101,22 @@ def test_all_that_is_trained_attends_as_was_asked(tiny_tracker, tmp_path, monkey
         trained.extend([self.model.student, self.model.teacher] if hasattr(self.model, "teacher") else [self.model])
         return train(self, **settings)
 
+    judged = {}
+
+    def watch_judging(trackers, sequences):
+        judged.update({name: tracker.config._attn_implementation for name, tracker in trackers.items()})
+        return judge(trackers, sequences)
+
     monkeypatch.setattr(TrackerTrainer, "train", watch)
+    monkeypatch.setattr("ct_hf.cli_compress.judge", watch_judging)
     tiny_tracker.save_pretrained(tmp_path / "teacher")
     arguments = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
     arguments += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_sequences", "1"]
     arguments += ["--dataloader_num_workers", "0", "--attn_implementation", "eager", "--from_scratch"]
     assert main(["compress", *arguments]) == 0
     assert [tracker.config._attn_implementation for tracker in trained] == ["eager"] * 3
+    alike = dict.fromkeys(["teacher", "student", "from scratch"], "sdpa")
+    assert judged == alike, "all are judged as they load, or speeds could not be compared"
 
 
 def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker, tmp_path, monkeypatch, capsys):
@@ -185,7 +194,7 @@ def test_checkpoints_are_saved_whatever_is_evaluated(tiny_tracker, tmp_path, mon
         told.clear()
         with pytest.raises(RuntimeError, match="enough"):
             main(["compress", *given, "--max_steps", "1", "--eval_sequences", "1", name, "no"])
-        assert told["no"] == ("no", None), name
+        assert told["no"] == ("no", 2), name
 
 
 def test_another_runs_checkpoints_are_not_removed(tiny_tracker, tmp_path, capsys):

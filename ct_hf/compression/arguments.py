@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from .losses import Mimicking
+from .losses import Mimicking, MimickingStages
 from .replacement import ReplacementSchedule, Shape
 
 
@@ -234,7 +234,7 @@ class CompressionArguments(TrackerTrainingArguments):
     mimicking: Mimicking = field(
         default="mse", metadata={"help": "Distance of hidden states; gram compares the cosines between tokens."}
     )
-    mimicking_stages: Literal["all", "student", "last"] = field(
+    mimicking_stages: MimickingStages = field(
         default="all",
         metadata={"help": "Stages of a path after which it counts: all, those that ran in the student, the last."},
     )
@@ -267,8 +267,8 @@ class CompressionArguments(TrackerTrainingArguments):
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ValueError(f"`term_weights` must hold finite numbers from 0 up, got {name}: {weight!r}.")
         weights = {name: getattr(self, f"{name}_weight") for name in ("track", "guidance", "mimicking")}
-        if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
-            raise ValueError(f"loss weights must not be negative, and one of them must be positive, got {weights}.")
+        if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
+            raise ValueError(f"loss weights must be finite, not negative, and one of them positive, got {weights}.")
         if idle := self._without_effect():
             logger.warning(f"Settings that have no effect together: {'; '.join(idle)}.")
 
@@ -282,6 +282,7 @@ class CompressionArguments(TrackerTrainingArguments):
         reasons = {
             "`mimicking_weight` is 0": (self.mimicking_weight == 0, ("mimicking", "mimicking_stages")),
             "`p_init` is 1": (self.p_init == 1, ("replacement_schedule", "warmup_share", "path_granularity")),
+            "`replacement_schedule` is constant": (self.replacement_schedule == "constant", ("warmup_share",)),
             "`replacement_schedule` is linear": (
                 self.replacement_schedule == "linear",
                 ("warmup_share", "finetune_share"),

@@ -48,10 +48,10 @@ def plot_training(history: Sequence[Mapping[str, Any]], *, theme: ThemeName = "l
     terms = [name for name in rows[-1] if name not in _NO_TERMS and not name.startswith(told_beside)]
     tracked = [row for row in history if "eval_tracking_auc" in row]
     with styled(theme) as colors:
-        from matplotlib import pyplot
+        from matplotlib.figure import Figure  # without pyplot, which keeps each figure and may ask for a screen
 
-        figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-        rate, losses, followed = panels
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        rate, losses, followed = panels = figure.subplots(1, 3)
         _draw(rate, rows, "student_share", colors.trackers[1], "stages run in the student")
         _draw(rate, rows, "replacement_rate", colors.trackers[0], "replacement rate", smooth=False)
         rate.set(title="Replacement", ylim=(0, 1.05))

@@ -73,7 +73,9 @@ def build_hybrid(
         for stage, owner in enumerate(path)
         for layer in (plan.student_stage(stage) if owner == "S" else plan.teacher_stage(stage))
     ]
-    hybrid = type(student)(student.config.for_student(len(layers))).to(student.device, student.dtype)
+    config = student.config.for_student(len(layers))
+    config._attn_implementation = student.config._attn_implementation  # a choice of this run, which files do not keep
+    hybrid = type(student)(config).to(student.device, student.dtype)
     sources = {id(tracker): tracker.state_dict() for tracker in (student, teacher)}
     start = student if path[0] == "S" else teacher
     for name, tensor in hybrid.state_dict().items():

@@ -10,6 +10,7 @@ from ..models.tracker import TrackerState
 
 
 Mimicking = Literal["mse", "smooth_l1", "cosine", "gram"]
+MimickingStages = Literal["all", "student", "last"]
 
 
 def mimicking_loss(state: TrackerState, teacher_state: TrackerState, distance: Mimicking = "mse") -> torch.Tensor:
@@ -49,4 +50,4 @@ def _distance(tokens: torch.Tensor, targets: torch.Tensor, kind: Mimicking) -> t
     return (tokens - targets).pow(2).mean(dim=(1, 2))
 
 
-__all__ = ["Mimicking", "mimicking_loss"]
+__all__ = ["Mimicking", "MimickingStages", "mimicking_loss"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
 from ..models.tracker import PreTrainedTracker, TrackerOutput, TrackerState
-from .losses import Mimicking, mimicking_loss
+from .losses import Mimicking, MimickingStages, mimicking_loss
 from .replacement import Path
 from .stages import StagePlan
 
@@ -81,7 +81,7 @@ class MixedTracker(nn.Module):
 
     Raises:
         TypeError: one of them is no tracker.
-        ValueError: the plan does not fit the trackers, they are one object, or guidance is asked of another kind of head.
+        ValueError: the plan does not fit the trackers, they are one object, guidance is asked of another kind of head, or a name is unknown.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class MixedTracker(nn.Module):
         mimicking_weight: float = 0.2,
         train_batch_norm: bool = False,
         mimicking: Mimicking = "mse",
-        mimicking_stages: Literal["all", "student", "last"] = "all",
+        mimicking_stages: MimickingStages = "all",
         term_weights: Mapping[str, float] | None = None,
         frozen: Sequence[str] = (),
     ):
@@ -119,6 +119,12 @@ class MixedTracker(nn.Module):
                 f"a {heads[1]} cannot guide a {heads[0]}: their predictions differ in kind. Give both the same head, or set "
                 "`guidance_weight` to 0."
             )
+        for name, got, known in (
+            ("mimicking", mimicking, get_args(Mimicking)),
+            ("mimicking_stages", mimicking_stages, get_args(MimickingStages)),
+        ):
+            if got not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {got!r}.")
         self.student = student
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False).to(student.dtype))
         self.plan = plan

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import nn
 from transformers import TrainerCallback, TrainerState
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import logging
 
@@ -198,6 +198,12 @@ class ResumableTrainer(PublishingTrainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self._aside:  # it is pushed once it has its name
             super()._push_from_checkpoint(checkpoint_folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        if not folder.name.startswith(PREFIX_CHECKPOINT_DIR):  # pickled arguments end with training
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -1,6 +1,7 @@
 """What a compression will do, said before anything trains."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -96,6 +97,7 @@ def describe_compression(
     report: InitializationReport,
     batch_size: int,
     num_search_frames: int = 1,
+    **losses: Any,
 ) -> str:
     """
     Describe stages, initialisation, size, cost and memory of a compression; the teacher is frozen by it.
@@ -107,13 +109,14 @@ def describe_compression(
         report ([`InitializationReport`]): where the student's tensors come from.
         batch_size (`int`): pairs on one device in a forward pass.
         num_search_frames (`int`, *optional*, defaults to 1): search crops of a pair.
+        losses: further arguments of [`MixedTracker`], such as `guidance_weight=0`.
 
     Returns:
         `str`: several lines of text.
     """
     was_training = student.training
     with torch.random.fork_rng(devices=[]):  # projections are drawn, which must not move what the training draws
-        mixed = MixedTracker(student, teacher, plan)
+        mixed = MixedTracker(student, teacher, plan, **losses)
     trained, frozen = count_parameters(mixed), count_parameters(teacher)
     # Weights, gradients and AdamW's two moments of what is trained, in fp32; of the teacher weights only.
     static = 4 * (4 * trained + frozen)

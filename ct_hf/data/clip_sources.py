@@ -7,6 +7,7 @@ come, without reading any, so that a run that goes on need not read what it has 
 from __future__ import annotations
 
 import logging
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -51,6 +52,11 @@ class Clip:
     boxes: np.ndarray
     visible: np.ndarray
     frame: Callable[[int, int], Image.Image]
+
+    def generator(self, seed: int, epoch: int, pair: int = 0, attempt: int = 0) -> np.random.Generator:
+        """What a pair of this clip is drawn by: for the same numbers the same pair, whoever draws it."""
+        name = zlib.crc32(self.name.encode(errors="surrogateescape"))
+        return np.random.default_rng([seed, name, self.number, epoch, pair, attempt])
 
 
 class ClipSource(ABC):

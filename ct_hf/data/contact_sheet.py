@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 
 import numpy as np
@@ -45,9 +44,7 @@ def draw_pairs(
     for epoch, number in source.order(list(range(source.num_shards)), seed):
         try:
             clip = source.read(number)
-            pair = sampler.draw(
-                clip, np.random.default_rng([seed, epoch, zlib.crc32(clip.name.encode()), clip.number])
-            )
+            pair = sampler.draw(clip, clip.generator(seed, epoch))
         except SequenceError as error:
             skipped[error.cause] += 1
             failed += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -72,8 +71,7 @@ class PairReader:
                 else:
                     own = [self.seed, number["source"], number["clip"], number["epoch"], number["pair"], attempt]
                     clip = source.read(source.any_clip(np.random.default_rng(own)))
-                name = zlib.crc32(clip.name.encode(errors="surrogateescape"))
-                rng = np.random.default_rng([self.seed, name, clip.number, number["epoch"], number["pair"], attempt])
+                rng = clip.generator(self.seed, number["epoch"], number["pair"], attempt)
                 pair = self.sampler.draw(clip, rng)
             except SequenceError as error:
                 skipped[error.cause] += 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ThemeName = Literal["light", "dark"]
 
 WIDTH = 5.0  # inches; with 10 point text, legible from 330 to 800 pixels of page
-_DPI = 320  # 1600 pixels wide, for 800 on dense screens
+_DPI = 320  # twice what a screen shows, for dense ones
 # Solid, dashed, dash-dotted, dotted, dash-dot-dotted. Five go with seven colours in 35 ways.
 LINE_STYLES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
@@ -119,7 +119,8 @@ def save_plot(figure: Figure, path: str | Path) -> Path:
 
     Args:
         figure (`matplotlib.figure.Figure`): from [`~evaluation.plots`].
-        path (`str` or `Path`): file that ends in `.svg`, whose text stays text, or `.png`, 1600 pixels wide.
+        path (`str` or `Path`): file that ends in `.svg`, whose text stays text, or `.png`, 320 pixels an
+            inch.
 
     Returns:
         `Path`: the file.

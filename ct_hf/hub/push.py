@@ -46,6 +46,8 @@ _WEIGHTS = re.compile(
 """Files of weights, of the plain ones or of a variant such as `fp16`, as transformers names them."""
 _OWN_NAMES = (re.compile(r"^# (\S+/\S+)$", re.MULTILINE), re.compile(r'\.from_pretrained\("([^"]+)"\)\.start\('))
 """What a card calls the tracker: in its title, and where it starts it from."""
+_UNSAID = "Nobody has said how well this tracker works."
+"""What a card says that nobody wrote."""
 
 
 def push_folder(
@@ -63,12 +65,12 @@ def push_folder(
     ct_hf is not installed.
 
     Until the commit, nothing of it can be seen; a push that was interrupted is made again, and large files that arrived are
-    not sent twice. The card goes with the name of the repository in place of its own; a tracker without a card gets one that
-    claims nothing.
+    not sent twice. The card goes with the name of the repository in place of its own; a tracker without a card leaves the one
+    that is there, or gets one that claims nothing.
 
     Args:
-        folder (`str` or `Path`): folder of a tracker, or what `ct-hf compress` left behind: then the pictures and figures
-            beside the student go with it.
+        folder (`str` or `Path`): folder of a tracker, or what `ct-hf compress` left behind: then the figures beside the
+            student go with it.
         repository (`str`): Hub repository, `user/tracker`, made if it is not there; `tracker` alone is the user's own.
         private (`bool`, *optional*): whether only its owner may see it, as by default. A repository that is public is then
             refused; one that is private stays so in any case.
@@ -109,10 +111,14 @@ def push_folder(
         )
     if there.private and not private:
         logger.warning(f"{repository} is private and stays so. Its settings on the Hub change that.")
+    names = [file.rfilename for file in there.siblings or ()]
+    if CARD in names and not (_home(Path(folder)) / CARD).is_file():
+        with reaching(repository):
+            card = Path(api.hf_hub_download(repository, CARD, revision=revision)).read_text(encoding="utf-8")
+        if _UNSAID not in card:  # somebody wrote it, and it says more than the plain one
+            del files[CARD]
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-    operations += [
-        CommitOperationDelete(file.rfilename) for file in there.siblings or () if _is_replaced(file.rfilename, files)
-    ]
+    operations += [CommitOperationDelete(name) for name in names if _is_replaced(name, files)]
     with reaching(repository):
         return api.create_commit(repository, operations, commit_message=message, revision=revision, **commit)
 
@@ -156,7 +162,6 @@ def push_model(
     """
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder, state_dict=state_dict, max_shard_size=max_shard_size, variant=variant)
-        write_plain_card(folder, model, repo_id)
         return push_folder(
             folder,
             repo_id,
@@ -184,7 +189,7 @@ def tracker_files(folder: str | Path, repository: str) -> dict[str, bytes | Path
         ValueError: the folder holds no tracker, or one whose weights are missing, or a file that must not be published.
     """
     folder = Path(folder)
-    home = folder / STUDENT if (folder / STUDENT / CONFIG_NAME).is_file() else folder
+    home = _home(folder)
     if not (home / CONFIG_NAME).is_file():
         raise ValueError(
             f"`folder` {folder} holds no {CONFIG_NAME}, neither itself nor in its folder {STUDENT!r}. Give what `ct-hf "
@@ -240,11 +245,16 @@ def write_plain_card(directory: str | Path, model: PreTrainedTracker, name: str,
         "place": name,
         "training": {"How it was trained": "not recorded"},
         "data": "Not recorded.",
-        "limits": "Nobody has said how well this tracker works. Judge it on your own videos before you use it.",
+        "limits": f"{_UNSAID} Judge it on your own videos before you use it.",
         "licenses": "Not recorded.",
         "license": "unknown",
     }
     return write_card(directory, model, TrackerCard(**{**plain, **fields}))
+
+
+def _home(folder: Path) -> Path:
+    """Where the tracker of a folder is."""
+    return folder / STUDENT if (folder / STUDENT / CONFIG_NAME).is_file() else folder
 
 
 def _listed(folder: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -111,7 +111,7 @@ def box_losses(boxes: torch.Tensor, targets: torch.Tensor, prefix: str = "") -> 
 
     Args:
         boxes (`torch.Tensor` of shape `(batch_size, 4)`): `cx, cy, w, h` in [0, 1].
-        targets (`torch.Tensor` of shape `(batch_size, 4)`): the same; clipped to the crop, as the originals do.
+        targets (`torch.Tensor` of shape `(batch_size, 4)`): the same.
         prefix (`str`, *optional*, defaults to `""`): start of the names.
 
     Returns:

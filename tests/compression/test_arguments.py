@@ -1,6 +1,7 @@
 import ast
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -99,8 +100,9 @@ def test_schedule_follows_the_fields(arguments):
         ({"warmup_share": -0.1}, "`warmup_share`"),
         ({"warmup_share": 0.5, "finetune_share": 0.5}, "`finetune_share`"),
         ({"path_granularity": "token"}, "`path_granularity` must be one of batch, sample, got 'token'"),
-        ({"track_weight": -1.0}, "must not be negative"),
-        ({"track_weight": 0.0, "guidance_weight": 0.0, "mimicking_weight": 0.0}, "one of them must be positive"),
+        ({"track_weight": -1.0}, "must be finite, not negative"),
+        ({"guidance_weight": math.inf}, "must be finite, not negative"),
+        ({"track_weight": 0.0, "guidance_weight": 0.0, "mimicking_weight": 0.0}, "one of them positive"),
         ({"learning_rate_drop": 0.0}, r"`learning_rate_drop` must be in \(0, 1\], got 0.0"),
         ({"learning_rate_drop": 1.1}, "`learning_rate_drop`"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` is for models of language, got 0.1"),

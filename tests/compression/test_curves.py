@@ -53,7 +53,7 @@ def test_a_real_history_makes_a_picture(tmp_path, theme):
     assert all(row["pairs_per_second"] > 0 for row in trainer.state.log_history if "loss" in row)
     file = save_plot(plot_training(trainer.state.log_history, theme=theme), tmp_path / "training.png")
     image = Image.open(io.BytesIO(file.read_bytes()))
-    assert image.width == 1600 or image.width > 1000
+    assert image.width == 3200
     assert len(image.convert("RGB").getcolors(1 << 24)) > 50
 
 

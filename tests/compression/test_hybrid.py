@@ -25,6 +25,13 @@ def test_a_hybrid_is_its_path(path):
     assert_close(output.score_map, expected.score_map, atol=1e-6, rtol=1e-6)
 
 
+def test_a_hybrid_attends_as_its_student():
+    teacher = make_tracker(layers=4)
+    student, plan = make_student(teacher, stages=2)
+    student.set_attn_implementation("eager")
+    assert build_hybrid(student, teacher, "TS", plan).config._attn_implementation == "eager"
+
+
 def test_a_hybrid_is_saved_loaded_and_tracks(tmp_path):
     teacher = make_tracker(layers=6)
     student, _ = make_student(teacher, stages="1-2-3")

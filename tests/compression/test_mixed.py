@@ -376,6 +376,20 @@ def test_unlike_heads_are_refused_unless_nothing_is_guided():
     assert mixed(paths=[(True, False)] * 2, **make_batch()).loss.isfinite()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"mimicking": "l1"}, "`mimicking` must be one of mse, smooth_l1, cosine, gram, got 'l1'"),
+        ({"mimicking_stages": "lasst"}, "`mimicking_stages` must be one of all, student, last, got 'lasst'"),
+    ],
+)
+def test_misspelt_settings_are_refused(setting, message):
+    teacher = make_tracker(4)
+    student, plan = make_student(teacher, 2)
+    with pytest.raises(ValueError, match=message):
+        MixedTracker(student, teacher, plan, **setting)
+
+
 def test_one_object_cannot_be_both():
     tracker = make_tracker(2)
     with pytest.raises(ValueError, match="`student` and `teacher` are one object"):

@@ -57,6 +57,14 @@ def test_tells_memory():
         assert int(found[2]) == pytest.approx(worst * batch_size, rel=0.01, abs=1)
 
 
+def test_what_is_not_guided_may_have_another_head():
+    teacher, plan = make_tracker(4, head_type="corner"), StagePlan.even(4, 2)
+    student, report = build_student(make_tracker(4), plan)
+    with pytest.raises(ValueError, match="cannot guide"):
+        describe_compression(student, teacher, plan, report, 4)
+    assert "MiB of activations" in describe_compression(student, teacher, plan, report, 4, guidance_weight=0)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_trackers_as_they_were(training):
     teacher, plan = make_tracker(4), StagePlan.even(4, 2)

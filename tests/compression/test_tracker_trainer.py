@@ -298,3 +298,14 @@ def test_a_model_alone_goes_on_at_the_rate_of_its_step(trainer_of, caplog):
     rates = [entry["learning_rate"] for entry in train_logs(resumed)]
     assert [round(rate / resumed.args.learning_rate, 3) for rate in rates[-4:]] == [1, 0.1, 0.1, 0.1]
     assert "keeps no optimizer" in caplog.text and "goes on where it was" in caplog.text
+
+
+def test_a_saved_tracker_can_be_published(tmp_path):
+    """Nothing pickled is beside it; a checkpoint has its arguments."""
+    arguments = make_arguments(tmp_path, TrackerTrainingArguments, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer = TrackerTrainer(model=make_tracker(1), args=arguments, train_dataset=make_pairs(4))
+    trainer.train()
+    trainer.save_model(tmp_path / "tracker")
+    names = {path.name for path in (tmp_path / "tracker").iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert (tmp_path / "checkpoint-1" / "training_args.bin").is_file()

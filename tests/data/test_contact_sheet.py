@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,12 @@ def test_what_is_broken_is_left_out_and_counted(make_folder, config):
         file.write_bytes(b"no image")
     with pytest.raises(SequenceError, match="is not a readable image"):
         draw_pairs(clips, PairSampler(config), seed=0)
+
+
+def test_a_name_of_other_bytes_is_drawn(make_folder, config):
+    folder = make_folder()
+    named = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
+    assert draw_pairs(SequenceClips([FolderSequence(named)], stride=100), PairSampler(config), seed=0, num_pairs=1)
 
 
 def test_nothing_to_draw(clips, config):

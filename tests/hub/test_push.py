@@ -197,6 +197,8 @@ def test_a_tracker_in_memory_gets_a_card_that_claims_nothing(hub, api, tiny_trac
 
 def test_every_way_of_transformers_pushes_privately(hub, api, tiny_tracker, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made once, for the server of that time
     processor = TrackerImageProcessor.from_config(tiny_tracker.config)
@@ -378,6 +380,19 @@ def test_a_card_that_is_none(tiny_tracker, tmp_path, card):
     (tmp_path / "README.md").write_bytes(card)
     with pytest.raises(ValueError, match=r"README.md cannot be read as a card \(.*\). Mend or remove it"):
         tracker_files(tmp_path, PLACE)
+
+
+def test_a_card_that_somebody_wrote_outlives_new_weights(hub, api, tiny_tracker, signed_in):
+    """One that nobody wrote is made anew, since it tells sizes."""
+    tiny_tracker.push_to_hub(PLACE)
+    plain = files_of(hub)["README.md"]
+    written = b"# org/tiny\n\nIt follows balls.\n"
+    api.upload_file(path_or_fileobj=written, path_in_repo="README.md", repo_id=PLACE)
+    tiny_tracker.push_to_hub(PLACE)
+    assert files_of(hub)["README.md"] == written
+    api.upload_file(path_or_fileobj=plain.replace(b"2 layers", b"9 layers"), path_in_repo="README.md", repo_id=PLACE)
+    tiny_tracker.push_to_hub(PLACE)
+    assert files_of(hub)["README.md"] == plain
 
 
 def test_no_message_is_the_usual_one_and_no_token_a_missing_right(hub, api, tiny_tracker, signed_in, monkeypatch):

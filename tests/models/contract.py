@@ -31,10 +31,12 @@ class TrackerContract(TrainingContract):
         output_shapes (`dict[str, tuple[int, ...]]`): fields of the output beside `pred_boxes` and `score`, with their
             shapes without the batch.
         dropout (`dict[str, float]`): configuration fields that make training random.
+        remembers_templates (`bool`): whether it computes something of its templates once.
     """
 
     output_shapes: dict[str, tuple[int, ...]] = {}
     dropout: dict[str, float] = {}
+    remembers_templates = True
 
     def make_config(self) -> TrackerConfig:
         """Tiny configuration of three layers or so."""
@@ -127,6 +129,7 @@ class TrackerContract(TrainingContract):
         template_boxes = inputs["template_boxes"]
         with torch.no_grad():
             memory = model.remember_templates(inputs["template_pixel_values"], template_boxes)
+            assert (memory is not None) == self.remembers_templates
             if memory is None:
                 return
             other = {**inputs, "template_pixel_values": torch.zeros_like(inputs["template_pixel_values"])}

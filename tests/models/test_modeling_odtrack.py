@@ -28,6 +28,7 @@ def tiny(**changes):
 
 
 class TestCenterHead(TrackerContract):
+    remembers_templates = False
     dropout = {"drop_path_rate": 0.3}
     output_shapes = {"score_map": (1, 8, 8), "score_logits": (1, 8, 8), "size_map": (2, 8, 8), "offset_map": (2, 8, 8)}
 
@@ -41,6 +42,7 @@ class TestCandidateElimination(TestCenterHead):
 
 
 class TestCornerHead(TrackerContract):
+    remembers_templates = False
     dropout = {"attention_dropout": 0.3}
     output_shapes = {"corner_logits": (2, 8, 8)}
 
