@@ -197,8 +197,6 @@ def test_a_tracker_in_memory_gets_a_card_that_claims_nothing(hub, api, tiny_trac
 
 def test_every_way_of_transformers_pushes_privately(hub, api, tiny_tracker, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-    template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made once, for the server of that time
     processor = TrackerImageProcessor.from_config(tiny_tracker.config)
@@ -320,6 +318,8 @@ def test_frames_of_the_users_own_stay_here(left):
 @pytest.fixture
 def signed_in(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
