@@ -283,8 +283,6 @@ def main(argv: list[str] | None = None, description: str = DESCRIPTION, **defaul
     ################
     with _answered_in_a_line(parser):
         teacher = load_tracker(script.teacher, "--teacher")
-        if script.attn_implementation:
-            teacher.set_attn_implementation(script.attn_implementation)
         plan = plan_from_arguments(args, teacher, num_stages=max(1, len(teacher.layers) // 3))
         drops = args.drop_path_rate or hasattr(teacher.config, "drop_path_rate")
         changes = {"drop_path_rate": args.drop_path_rate} if drops else {}
@@ -305,6 +303,9 @@ def main(argv: list[str] | None = None, description: str = DESCRIPTION, **defaul
     # Training
     ################
     with _answered_in_a_line(parser):
+        if script.attn_implementation:  # not sooner: what is described runs on the processor, in fp32
+            for tracker in (teacher, student):
+                tracker.set_attn_implementation(script.attn_implementation)
         if script.train:
             readers = args.world_size * max(1, args.dataloader_num_workers)
             shards = readers * -(-8 // readers)  # readers that share them out evenly draw from each clip as often

@@ -163,7 +163,7 @@ def main() -> None:
     # Evaluation
     ################
     # What is judged is what a user would load, not what is in memory.
-    model = AutoModel.from_pretrained(args.output_dir)
+    model = AutoModel.from_pretrained(args.output_dir).to(args.device)
     # Another seed and other photographs: sequences that no training pair came from.
     textures = {"textures": ProceduralTextures()}
     if teacher_args.photographs:

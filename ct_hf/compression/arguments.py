@@ -109,6 +109,11 @@ class TrackerTrainingArguments(TrainingArguments):
         for name, off in (("label_smoothing_factor", 0.0), ("neftune_noise_alpha", None)):
             if getattr(self, name) != off:
                 raise ValueError(f"`{name}` is for models of language, got {getattr(self, name)}. Leave it out.")
+        if self.layer_compile_mode in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"`torch_compile_mode` {self.layer_compile_mode} records CUDA graphs, which keep no layer's output beyond the next "
+                "layer. Give max-autotune-no-cudagraphs or none."
+            )
         if not 0 < self.learning_rate_drop <= 1:
             raise ValueError(f"`learning_rate_drop` must be in (0, 1], got {self.learning_rate_drop}.")
         if self.nan_loss not in ("stop", "skip"):

@@ -4,10 +4,9 @@ import inspect
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -27,18 +26,15 @@ from ..models.box_ops import box_overlaps, cxcywh_to_xyxy, full_precision
 from ..models.image_processing_tracker import TrackerImageProcessor
 from ..models.tracker import PreTrainedTracker
 from .arguments import TrackerTrainingArguments
+from .guarded_trainer import COUNTED, GuardedTrainer
 from .products import fast_products
-from .resumable_trainer import ResumableTrainer
 from .true_tracking import check_tracking_dataset, preserved_randomness, track_sequences
 
 
 logger = logging.get_logger(__name__)
 
-COUNTED = (*CAUSES, "nan_loss")
-"""What is left out and counted: clips and pairs by cause, and steps whose loss is not finite."""
 
-
-class TrackerTrainer(ResumableTrainer):
+class TrackerTrainer(GuardedTrainer):
     """
     Trains a tracker on pairs of template and search crops with ground truth.
 
@@ -92,7 +88,7 @@ class TrackerTrainer(ResumableTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
         tracking_dataset: Iterable[Sequence] | None = None,
     ):
-        _check_types(model, args)
+        _check(model, args)
         self.tracking_dataset = None if tracking_dataset is None else check_tracking_dataset(tracking_dataset)
         evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         if any(isinstance(pairs, PairStream) for pairs in evaluated):
@@ -105,7 +101,6 @@ class TrackerTrainer(ResumableTrainer):
         self._last_log = (0, 0.0)  # step and time
         self.skipped: Counter[str] = Counter()
         self._pending_skips = torch.zeros(len(COUNTED), dtype=torch.int64)
-        self._names: list[str] | None = None  # of the pairs of the micro-batch
         super().__init__(
             model=model,
             args=args,
@@ -316,62 +311,6 @@ class TrackerTrainer(ResumableTrainer):
         figures["runtime"] = round(time.perf_counter() - started, 4)
         return {f"{prefix}_tracking_{name}": value for name, value in figures.items()}
 
-    @contextmanager
-    def _saved_on_error(self, what: str) -> Iterator[None]:
-        """Save the step that was reached if something goes wrong."""
-        try:
-            yield
-        except Exception:  # whatever it is: it is raised again, and no training done so far may be lost
-            if self.is_in_train and self.state.global_step:
-                step = f"step {self.state.global_step}"
-                broken = any(not weights.isfinite().all() for weights in self.model.parameters())
-                if self._anywhere(broken):  # older checkpoints are better than these
-                    logger.error(f"{what} failed; {step} has weights that are not finite, and is not saved.")
-                else:
-                    self._save_checkpoint(self.model, trial=None)
-                    logger.error(f"{what} failed; {step} was saved in {self.args.output_dir}.")
-            raise
-
-    def _anywhere(self, here: bool) -> bool:
-        """Whether something is so in any process. What stops one has to stop all, or they wait for each other for ever."""
-        if self.accelerator.num_processes == 1:
-            return here
-        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.args.device)))
-
-    def _check_loss(self, output: ModelOutput) -> bool:
-        """Whether the loss is finite; if not, say which term and which pairs are behind it, and stop, or count it."""
-        finite = bool(torch.isfinite(output.loss))
-        stop = self.args.nan_loss == "stop" and self._anywhere(not finite)
-        if finite and not stop:
-            return True
-        broken = [name for name, value in output.loss_dict.items() if not torch.isfinite(value).all()]
-        text = (
-            f"the loss of step {self.state.global_step + 1} is not finite: {', '.join(broken) or 'in another process'}"
-        )
-        text += f". Its pairs: {'; '.join(self._names)}" if self._names and not finite else ""
-        if stop:
-            self._stop(text)
-        logger.warning(f"{text}. The step is left out.")
-        self._pending_skips[COUNTED.index("nan_loss")] += 1
-        return False
-
-    def _stop(self, text: str) -> NoReturn:
-        with self._saved_on_error("Training"):
-            raise FloatingPointError(
-                f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
-            )
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
-        """Stop at a gradient that is not finite, or leave its step out: in all processes, as it is the same in all."""
-        grad_norm = super()._get_grad_norm(model, grad_norm)
-        # A scaler, of fp16, leaves such steps out by itself and counts on them.
-        if self.accelerator.scaler is None and not math.isfinite(grad_norm):
-            if self.args.nan_loss == "stop":
-                names = f". Its last pairs: {'; '.join(self._names)}" if self._names else ""
-                self._stop(f"the gradient of step {self.state.global_step + 1} is not finite{names}")
-            self.optimizer.zero_grad()
-        return grad_norm
-
     def _go_on(self) -> None:
         self._sums["train"] = {}  # of an attempt with too large a batch
         super()._go_on()
@@ -433,12 +372,17 @@ class TrackerTrainer(ResumableTrainer):
                 layer.compile(backend=self.args.layer_compile_backend, mode=self.args.layer_compile_mode)
 
 
-def _check_types(model: nn.Module, args: TrackerTrainingArguments) -> None:
+def _check(model: nn.Module, args: TrackerTrainingArguments) -> None:
     if not isinstance(args, TrackerTrainingArguments):
         raise TypeError(f"`args` must be TrackerTrainingArguments, got {type(args).__name__}.")
     if not isinstance(getattr(model, "student", model), PreTrainedTracker):
         raise TypeError(
             f"`model` must be a tracker, got a {type(model).__name__}. Load it by AutoModel.from_pretrained first."
+        )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"one process sees {args.n_gpu} GPUs, which it cannot train on together. Start one process a GPU: `accelerate launch` "
+            "or `torchrun`."
         )
 
 

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset, IterableDataset
 from transformers import TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -144,14 +145,25 @@ class CompressionTrainer(TrackerTrainer):
             optimizers=optimizers,
             tracking_dataset=tracking_dataset,
         )
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"one process sees {self.args.n_gpu} GPUs, over which a teacher cannot be shared. Start one process a GPU: "
-                "`accelerate launch` or `torchrun`."
-            )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            self._check_sharding()
         teacher_model.to(self.args.device)
         self._teacher_description = describe_teacher(teacher_model)
         self._micro_batch = (-1, 0)  # optimizer step, and which of its micro-batches comes next
+
+    def _check_sharding(self) -> None:
+        """Refuse what FSDP and DeepSpeed do to the student's tensors and not to the teacher's, which they do not know."""
+        kind = "FSDP" if self.is_fsdp_enabled else "DeepSpeed"
+        if self.accelerator.mixed_precision != "no":
+            raise ValueError(
+                f"{kind} in {self.accelerator.mixed_precision} casts the student and not its teacher. Train in fp32 (`mixed_precision: "
+                '"no"`, without `--bf16` and `--fp16`), or by DDP, where both are cast.'
+            )
+        if self.args.path_granularity == "sample" and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            raise ValueError(
+                f"`path_granularity` is sample, but {kind} gathers each layer in all processes at once, and paths of samples take other "
+                "layers in each. Let a batch draw a path."
+            )
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, see [`ResumableTrainer.train`]; parts that stay as they are initialised are frozen for as long alone."""

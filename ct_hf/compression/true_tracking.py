@@ -113,12 +113,17 @@ def preserved_randomness(device: torch.device) -> Iterator[None]:
 def _as_deployed(tracker: PreTrainedTracker) -> Iterator[None]:
     """Take off what training put around a tracker, and put it back."""
     autocast_forward = vars(tracker).pop("forward", None)  # Accelerate's, which hides the method of the class
+    attention = tracker.config._attn_implementation
     try:
+        if attention not in ("eager", "sdpa"):  # those of flash attention take no fp32
+            tracker.set_attn_implementation("sdpa")
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
         if autocast_forward is not None:
             tracker.forward = autocast_forward
+        if tracker.config._attn_implementation != attention:
+            tracker.set_attn_implementation(attention)
 
 
 __all__ = ["check_tracking_dataset", "preserved_randomness", "track_sequences"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -271,7 +271,8 @@ def _processes(trackers: Mapping[str, PreTrainedTracker]) -> PartialState:
 
     on_cpu = all(device_of(model).type == "cpu" for model in trackers.values())
     found = torch.distributed.is_available() and torch.distributed.is_initialized()
-    state = PartialState(cpu=on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1)
+    # Shares take unlike times, and who is done waits for the others at a barrier: no ten minutes, as NCCL's is by default.
+    state = PartialState(cpu=on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1, timeout=timedelta(days=7))
     if state.num_processes > 1 and not found:
         # Not sooner: another data set may be next, and a group that has parted does not find together again.
         atexit.register(state.destroy_process_group)

@@ -133,8 +133,11 @@ def test_compilation_is_asked_for_as_ever_but_done_layer_by_layer(arguments):
         args = arguments(**asked)
         assert args.compile_layers and args.layer_compile_backend == backend
         assert args.torch_compile is False and args.layer_compile_mode is None
-    args = arguments(torch_compile_mode="reduce-overhead")
-    assert args.compile_layers and args.layer_compile_mode == "reduce-overhead" and args.torch_compile_mode is None
+    mode = "max-autotune-no-cudagraphs"
+    args = arguments(torch_compile_mode=mode)
+    assert args.compile_layers and args.layer_compile_mode == mode and args.torch_compile_mode is None
+    with pytest.raises(ValueError, match="`torch_compile_mode` reduce-overhead records CUDA graphs"):
+        arguments(torch_compile_mode="reduce-overhead")
 
 
 def test_command_line(tmp_path):

@@ -300,6 +300,13 @@ def test_a_model_alone_goes_on_at_the_rate_of_its_step(trainer_of, caplog):
     assert "keeps no optimizer" in caplog.text and "goes on where it was" in caplog.text
 
 
+def test_several_devices_in_one_process_are_refused(tmp_path, monkeypatch):
+    """Copies of DataParallel have no parameters to tell a type by."""
+    monkeypatch.setattr(TrackerTrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match="2 GPUs.*accelerate launch"):
+        TrackerTrainer(model=make_tracker(1), args=make_arguments(tmp_path, TrackerTrainingArguments))
+
+
 def test_a_saved_tracker_can_be_published(tmp_path):
     """Nothing pickled is beside it; a checkpoint has its arguments."""
     arguments = make_arguments(tmp_path, TrackerTrainingArguments, max_steps=1, save_strategy="steps", save_steps=1)

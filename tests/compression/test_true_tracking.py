@@ -366,6 +366,21 @@ def test_what_cannot_be_tracked_is_refused_before_training(tmp_path, sequences, 
         make_compression(tmp_path, tracking_dataset=sequences)
 
 
+def test_a_tracker_that_trains_by_flash_attention_tracks_by_another(monkeypatch):
+    """Its kernels, which are not installed here, take no fp32."""
+    tracker, asked = make_tracker(1), []
+
+    def set_attention(self, name):
+        asked.append(name)
+        self.config._attn_implementation = name
+
+    monkeypatch.setattr(type(tracker), "set_attn_implementation", set_attention)
+    tracker.config._attn_implementation = "flash_attention_2"
+    with true_tracking._as_deployed(tracker):
+        assert asked == ["sdpa"]
+    assert asked == ["sdpa", "flash_attention_2"]
+
+
 def test_a_tracker_spread_over_processes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tracker_trainer, "is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(ValueError, match="`tracking_dataset` was given, but FSDP"):
