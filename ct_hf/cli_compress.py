@@ -17,8 +17,8 @@ import torch
 from transformers import AutoModel, HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from .cli import load_tracker
 from .cli_card import describe_run
+from .cli_tracker import load_tracker
 from .compression import (
     CompressionArguments,
     CompressionTrainer,

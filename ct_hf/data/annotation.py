@@ -90,7 +90,7 @@ def read_flags(file: AnyPath, count: int, most: int = 1) -> np.ndarray:
     Args:
         file: Text, whole numbers between commas, blanks or line ends.
         count: Number of flags to expect.
-        most: Largest value of a flag, of one digit; the smallest is 0.
+        most: Largest value of a flag, of one digit; the smallest is 0. Default: 1.
 
     Returns:
         `(count,)` int8.

@@ -95,7 +95,7 @@ class RenderedClips(ClipSource):
     Args:
         world: What renders them.
         seed: Seed of the world.
-        clip_length: Most frames of a clip; only those that show the target are kept.
+        clip_length: Most frames of a clip; only those that show the target are kept. Default: 8.
     """
 
     num_shards = 64
@@ -189,9 +189,9 @@ class SequenceClips(FiniteClips):
 
     Args:
         sequences: The sequences, read without checks.
-        stride: Most frames between two neighbouring ones of a clip, see [`cut_spans`].
-        num_shards: Number of shards, lowered to that of the spans.
-        max_bad: Largest share of sequences that may be unusable; they are left out.
+        stride: Most frames between two neighbouring ones of a clip, see [`cut_spans`]. Default: 8.
+        num_shards: Number of shards, lowered to that of the spans. Default: 8.
+        max_bad: Largest share of sequences that may be unusable; they are left out. Default: 0.01.
 
     Attributes:
         left_out (`Counter[str]`): Number of sequences left out by cause, one of [`CAUSES`].

@@ -29,7 +29,7 @@ def draw_pairs(
         source: Where clips come from.
         sampler: Draws the pairs.
         seed: Seed of all draws.
-        num_pairs: How many.
+        num_pairs: How many. Default: 24.
 
     Returns:
         Image in mode RGB, and the number of clips that were left out on the way, by cause.

@@ -65,9 +65,9 @@ def convert_dataset(
         root: Folder of the data set, or a URL where the layout takes one, see [`read_dataset`].
         out: Folder to write to: new, empty or of the same conversion.
         split: One of the layout's splits; by default `train` where there is one, else the first of them.
-        stride: Most frames between two neighbouring ones of a row, see [`cut_spans`].
-        license: Identifier of the data set's licence, as the Hub spells it; kept in every row.
-        progress: Whether to show progress bars.
+        stride: Most frames between two neighbouring ones of a row, see [`cut_spans`]. Default: 8.
+        license: Identifier of the data set's licence, as the Hub spells it; kept in every row. Default: `"unknown"`.
+        progress: Whether to show progress bars. Default: `False`.
 
     Returns:
         What was written and what was left out. Call its `check` to refuse a data set that is broken in too many places.

@@ -98,7 +98,7 @@ def decode_frame(data: bytes, where: str, reduction: int = 1) -> Image.Image:
         data: Content of a JPEG or PNG file.
         where: Name of the frame, for the error.
         reduction: 1, 2, 4 or 8: part of its width and height to decode it to, rounded up. Of a JPEG the rest is never
-            computed; other files are made smaller afterwards.
+            computed; other files are made smaller afterwards. Default: 1.
 
     Raises:
         SequenceError: The image is corrupt or truncated.

@@ -12,9 +12,10 @@ class Wobble:
     Args:
         rng: Source of all randomness.
         amplitudes: Largest value that each of them can take.
-        slowest: Longest period, in frames.
-        fastest: Shortest period, in frames.
+        slowest: Longest period, in frames. Default: 200.
+        fastest: Shortest period, in frames. Default: 25.
         fastest_rate: Largest change of any value from one frame to the next; periods are stretched to keep to it.
+            Default: any.
     """
 
     def __init__(

@@ -50,16 +50,18 @@ def stream_pairs(
         config: Configuration of the tracker the crops are for.
         seed: Seed of all draws.
         ratios: Pairs of each of several data sets, as `{"lasot": 1, "coco": 0.5}`; by default as many of each.
-        pairs_per_clip: Pairs drawn from a clip in an epoch.
-        clip_length: Frames rendered of each sequence of a world.
-        num_shards: Parts of sequences on a disk that readers share out, at least as many as these.
-        num_readers: Processes x workers that read the stream; the trainers of this library set it themselves.
-        max_bad: Largest share of broken sequences, and of draws that hit something broken, in each worker.
-        num_search_frames: Search crops of a pair, see [`PairSampler`].
-        augmentation: Changes of each pair; `None` for none.
+        pairs_per_clip: Pairs drawn from a clip in an epoch. Default: 4.
+        clip_length: Frames rendered of each sequence of a world. Default: 8.
+        num_shards: Parts of sequences on a disk that readers share out, at least as many as these. Default: 8.
+        num_readers: Processes x workers that read the stream; the trainers of this library set it themselves. Default:
+            1.
+        max_bad: Largest share of broken sequences, and of draws that hit something broken, in each worker. Default:
+            0.01.
+        num_search_frames: Search crops of a pair, see [`PairSampler`]. Default: 1.
+        augmentation: Changes of each pair; `None` for none. Default: OSTrack's.
         center_jitter: See [`PairSampler`].
-        scale_jitter: See [`PairSampler`].
-        draft: See [`PairSampler`].
+        scale_jitter: See [`PairSampler`]. Default: 0.25.
+        draft: See [`PairSampler`]. Default: `False`.
 
     Returns:
         Data set of the columns that [`PairSampler`] describes, without `frame_index`, with `skipped`, `(8,)` int64, and with
@@ -99,8 +101,8 @@ def open_source(place: str, num_shards: int = 8, max_bad: float = 0.01) -> ClipS
     Args:
         place: `LAYOUT:ROOT`, a data set in its own layout, of which the training split is read, such as
             `lasot:data/LaSOT`; a folder of sequences; a folder of stored clips, or a repository of them on the Hub.
-        num_shards: See [`stream_pairs`].
-        max_bad: Largest share of broken sequences, which are left out.
+        num_shards: See [`stream_pairs`]. Default: 8.
+        max_bad: Largest share of broken sequences, which are left out. Default: 0.01.
 
     Raises:
         SequenceError: There is nothing of the kind, or too many sequences are broken.

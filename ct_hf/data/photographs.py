@@ -29,7 +29,7 @@ class Photographs:
 
     Args:
         folder: Folder of images (`.jpg`, `.jpeg`, `.png`, `.webp`), searched with all folders below.
-        part: `"all"`; or `"train"` or `"test"`, which share no image: each fifth is for testing.
+        part: `"all"`; or `"train"` or `"test"`, which share no image: each fifth is for testing. Default: `"all"`.
 
     Raises:
         ValueError: The folder does not exist or holds no usable image, or `part` is not one of the three.

@@ -26,10 +26,11 @@ class ProceduralSequence(Sequence):
     Args:
         seed: First part of the identity of the sequence.
         index: Second part.
-        length: Number of frames.
-        size: Width and height in pixels.
+        length: Number of frames. Default: 60.
+        size: Width and height in pixels. Default: 320 and 240.
         textures: What paints targets and backgrounds.
         patches: Probability that the target is a part of the background, which only the template tells from the rest.
+            Default: 0.0.
     """
 
     def __init__(
@@ -120,8 +121,8 @@ def procedural_sequences(
     Args:
         seed: Choose another one than in training.
         count: Number of sequences.
-        length: Frames of each sequence.
-        size: Width and height in pixels.
+        length: Frames of each sequence. Default: 60.
+        size: Width and height in pixels. Default: 320 and 240.
         textures: What paints targets and backgrounds.
     """
     sequences = (ProceduralSequence(seed, index, length, size, textures) for index in numbers())

@@ -22,15 +22,17 @@ class PairSampler:
     Args:
         config: Configuration of the tracker: `template_size`, `search_size`, `template_factor`, `search_factor` and
             `num_templates` are used.
-        num_search_frames: Search crops of a pair, in order of time, for trackers that carry a memory from frame to frame.
-        augmentation: Changes of each pair; `None` for none.
+        num_search_frames: Search crops of a pair, in order of time, for trackers that carry a memory from frame to
+            frame. Default: 1.
+        augmentation: Changes of each pair; `None` for none. Default: OSTrack's.
         center_jitter: Largest shift of the search crop is half of this, in units of the target's mean side; by default
             the largest at which the whole target stays in view, `search_factor - 1`: OSTrack's 3 at a factor of 4 (at 5 it
             takes 3.5).
-        scale_jitter: Standard deviation of the log of the factors by which the search crop's size is changed.
+        scale_jitter: Standard deviation of the log of the factors by which the search crop's size is changed. Default:
+            0.25.
         draft: Whether the frames of a pair are decoded to 1/2, 1/4 or 1/8 of their size where all its crops are still
             made smaller than that. JPEG frames much larger than the crops then cost a part of the time; the crops are
-            smoother than those a tracker gets when it tracks.
+            smoother than those a tracker gets when it tracks. Default: `False`.
 
     Example:
         >>> pair = PairSampler(config).draw(source.read(0), np.random.default_rng(0))

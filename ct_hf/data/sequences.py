@@ -233,7 +233,7 @@ def read_sequences(root: str | Path, *, check: bool = True) -> list[FolderSequen
     Args:
         root: A folder of sequence folders, or one sequence.
         check: Whether to read every annotation and list all frames now, so that what is broken is reported at once
-            (evaluation). Without, a stream of clips leaves broken sequences out and counts them.
+            (evaluation). Without, a stream of clips leaves broken sequences out and counts them. Default: `True`.
 
     Returns:
         The sequences, sorted by name.

@@ -128,7 +128,7 @@ class Sprite:
         frame: Width and height of the frame in pixels.
         camera: Whose motion it follows; `None` for none.
         roam: How far it may go from there, as a share of the frame.
-        shutter: Share of the time between two frames in which its motion blurs it.
+        shutter: Share of the time between two frames in which its motion blurs it. Default: 0.0.
     """
 
     def __init__(

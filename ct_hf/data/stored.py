@@ -122,7 +122,7 @@ class Conversion:
         """Refuses a conversion that left out too much. The shards stay as they are.
 
         Args:
-            max_bad: Largest share of sequences, or of frames in the other ones, that may be left out.
+            max_bad: Largest share of sequences, or of frames in the other ones, that may be left out. Default: 0.01.
 
         Raises:
             ConversionError: More than that was left out.

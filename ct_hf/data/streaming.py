@@ -127,7 +127,7 @@ class PairStream(IterableDataset):
     Args:
         reader: Makes pairs of their numbers.
         probabilities: Shares of the reader's sources among the pairs.
-        num_readers: Readers that share the clips; [`TrackerTrainer`] sees to it.
+        num_readers: Readers that share the clips; [`TrackerTrainer`] sees to it. Default: 1.
         names: What the sources are called; by default they have no names.
 
     Raises:
@@ -192,8 +192,8 @@ class PairStream(IterableDataset):
 
         Args:
             num_readers: Readers that share the clips.
-            batches_before: Batches that each process has seen.
-            batch_size: Pairs of each.
+            batches_before: Batches that each process has seen. Default: 0.
+            batch_size: Pairs of each. Default: 0.
         """
         reader = replace(self._reader, batches_before=batches_before, batch_size=batch_size)
         return PairStream(reader, self._probabilities, num_readers, self._names)

@@ -59,9 +59,9 @@ def read_dataset(layout: str, root: str | Path, split: str | None = None, *, che
             `hf://datasets/l-lt/LaSOT`.
         split: One of the layout's splits; by default the first of them.
         check: Whether to read every annotation and list all frames now, so that what is broken is reported at once
-            (evaluation). Without, a stream of clips leaves broken sequences out and counts them. Published ground truth
-            holds a few boxes without area in their visible frames, which toolkits count in their own ways: behind the first
-            frame they are kept and logged in all layouts but `folder`.
+            (evaluation). Without, a stream of clips leaves broken sequences out and counts them. Published ground
+            truth holds a few boxes without area in their visible frames, which toolkits count in their own ways:
+            behind the first frame they are kept and logged in all layouts but `folder`. Default: `True`.
 
     Returns:
         The sequences, in the order of the official list or of their names.

@@ -87,7 +87,7 @@ def numbered_frames(folder: AnyPath, first: int, count: int | None = None, *, sp
         folder: The folder; files that are not images named by a number are passed over.
         first: Number of the first frame.
         count: Number of frames; by default all from the first on. More of them are passed over, with a warning.
-        spare: Whether frames beyond that belong to other sequences, so that nobody need be warned.
+        spare: Whether frames beyond that belong to other sequences, so that nobody need be warned. Default: `False`.
 
     Raises:
         SequenceError: The folder does not exist or is empty, a number is missing or there twice.
