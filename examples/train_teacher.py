@@ -1,4 +1,4 @@
-r"""Train a small OSTrack on procedural sequences, as a teacher, in three phases.
+r"""Train a small OSTrack on procedural sequences, as a teacher, in four phases.
 
     python examples/collect_photographs.py --out outputs/photographs
     torchrun --nproc_per_node 2 examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
@@ -13,9 +13,11 @@ r"""Train a small OSTrack on procedural sequences, as a teacher, in three phases
         --lr_scheduler_kwargs '{"num_decay_steps": 2500}' --seed 50 --attn_implementation eager \
         --patches 0.3 --init_from outputs/teacher --max_steps 9000 --output_dir outputs/teacher_longer
 
+and as the last once more, with --init_from outputs/teacher_longer --seed 70 --max_steps 7500 --output_dir outputs/teacher_fourth.
+
 In the first phase every target is a part of the background, which nothing but the template tells from the rest, so that the
 tracker has to learn to compare; without it, it learns what stands out and never looks at its template. The second phase is the
-world as it is, and the third goes on in it. Everything is rendered on the fly; no footage is needed, and without --photographs
+world as it is, and the others go on in it. Everything is rendered on the fly; no footage is needed, and without --photographs
 no image either. A run that was stopped goes on with --resume_from_checkpoint outputs/teacher/checkpoint-1000.
 """
 

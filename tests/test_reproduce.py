@@ -300,7 +300,7 @@ def test_the_demo_takes_the_teacher_and_the_recipe_of_these_comparisons(monkeypa
     from ct_hf.cli_compress import build_parser
 
     taken = {}
-    monkeypatch.setattr("ct_hf.cli_compress.main", lambda **recipe: taken.update(recipe))
+    monkeypatch.setattr("ct_hf.cli_compress.main", lambda description, **recipe: taken.update(recipe))
     run_here(REPRODUCE.parent / "compress.py")
     parser = build_parser()
     parser.set_defaults(**taken)
