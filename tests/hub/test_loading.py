@@ -32,6 +32,8 @@ def published(tmp_path_factory):
     with HubServer() as hub, pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         patch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         expected, folders = {}, {}
         for name, tiny in FAMILIES.items():
             torch.manual_seed(0)
