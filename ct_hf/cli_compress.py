@@ -57,7 +57,8 @@ streamed from the Hub:
 
 The recipe is the paper's, which takes 500 epochs of 60,000 pairs, 117,188 steps of 256; how many steps yours takes is
 said by --max_steps.
-A checkpoint is saved every --save_steps steps, the newest two are kept, and --resume_from_checkpoint True goes on from the newest.
+A checkpoint is saved every --save_steps steps, the newest two are kept, and --resume_from_checkpoint True goes on from the
+newest.
 --dry_run says what would happen, and stops. --eval_strategy steps --eval_steps 200 --load_best_model_at_end tracks the
 sequences of --eval every 200 steps and keeps the student that tracks them best; they then judge what they chose, so judge it
 on others too. On several GPUs: accelerate launch -m ct_hf.cli compress ..., see examples/accelerate_configs."""
@@ -294,7 +295,7 @@ def main(argv: list[str] | None = None, description: str = DESCRIPTION, **defaul
         print(summary)
         if teacher.carries_memory and script.search_frames == 1:
             print(
-                "This teacher carries a memory from frame to frame, which pairs do not train: give --search_frames 2."
+                "The teacher carries a memory from frame to frame, which one search frame does not train: --search_frames 2."
             )
     if script.dry_run:
         return

@@ -6,6 +6,7 @@ from PIL import Image
 from ct_hf.cli import main
 from ct_hf.cli_compress import USUAL, build_parser, judge
 from ct_hf.compression import CompressionTrainer, TrackerTrainer, tracker_trainer
+from ct_hf.models import ODTrackConfig, ODTrackModel
 
 
 def printed(capsys, *arguments):
@@ -117,6 +118,14 @@ def test_all_that_is_trained_attends_as_was_asked(tiny_tracker, tmp_path, monkey
     assert [tracker.config._attn_implementation for tracker in trained] == ["eager"] * 3
     alike = dict.fromkeys(["teacher", "student", "from scratch"], "sdpa")
     assert judged == alike, "all are judged as they load, or speeds could not be compared"
+
+
+@pytest.mark.parametrize("search_frames", [1, 2])
+def test_a_memory_that_would_not_be_trained_is_told_of(tmp_path, capsys, search_frames):
+    sizes = {"template_size": 32, "search_size": 64, "hidden_size": 32, "intermediate_size": 64, "head_channels": 16}
+    ODTrackModel(ODTrackConfig(num_hidden_layers=3, num_attention_heads=2, **sizes)).save_pretrained(tmp_path)
+    assert main(["compress", "--teacher", str(tmp_path), "--dry_run", "--search_frames", str(search_frames)]) == 0
+    assert ("does not train: --search_frames 2" in capsys.readouterr().out) == (search_frames == 1)
 
 
 def test_trackers_that_are_spread_over_processes_are_compressed_too(tiny_tracker, tmp_path, monkeypatch, capsys):

@@ -81,7 +81,8 @@ class MixedTracker(nn.Module):
 
     Raises:
         TypeError: one of them is no tracker.
-        ValueError: the plan does not fit the trackers, they are one object, guidance is asked of another kind of head, or a name is unknown.
+        ValueError: the plan does not fit the trackers, they are one object, guidance is asked of another kind of head, or
+            `mimicking` or `mimicking_stages` is unknown.
     """
 
     def __init__(

@@ -202,7 +202,7 @@ class ResumableTrainer(PublishingTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
-        if not folder.name.startswith(PREFIX_CHECKPOINT_DIR):  # pickled arguments end with training
+        if not folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):  # pickled arguments end with training
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_rng_state(self, output_dir: str) -> None:

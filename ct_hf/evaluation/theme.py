@@ -119,8 +119,7 @@ def save_plot(figure: Figure, path: str | Path) -> Path:
 
     Args:
         figure (`matplotlib.figure.Figure`): from [`~evaluation.plots`].
-        path (`str` or `Path`): file that ends in `.svg`, whose text stays text, or `.png`, 320 pixels an
-            inch.
+        path (`str` or `Path`): file that ends in `.svg`, whose text stays text, or `.png`, of 320 pixels an inch.
 
     Returns:
         `Path`: the file.
