@@ -364,8 +364,10 @@ def main(argv: list[str] | None = None, description: str = DESCRIPTION, **defaul
     # Result
     ################
     # What is judged is what a user would load, not what is in memory.
-    trackers = {"teacher": load_tracker(script.teacher, "--teacher")}
-    trackers |= {name: AutoModel.from_pretrained(folder) for name, folder in folders.items()}
+    students = {name: AutoModel.from_pretrained(folder) for name, folder in folders.items()}
+    # A teacher stored in half precision had a student of full precision: their speeds are compared in one type.
+    dtype = str(students["student"].dtype).removeprefix("torch.")
+    trackers = {"teacher": load_tracker(script.teacher, "--teacher", dtype), **students}
     trackers = {name: tracker.to(teacher.device) for name, tracker in trackers.items()}
     # Frames come one by one: on several threads a small tracker is slower, and its speed unsteady.
     torch.set_num_threads(1)

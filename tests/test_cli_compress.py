@@ -1,6 +1,9 @@
 """The command that compresses; what it makes is tested by running the example, which is the same."""
 
+import copy
+
 import pytest
+import torch
 from PIL import Image
 
 from ct_hf.cli import main
@@ -105,19 +108,19 @@ def test_all_that_is_trained_attends_as_was_asked(tiny_tracker, tmp_path, monkey
     judged = {}
 
     def watch_judging(trackers, sequences):
-        judged.update({name: tracker.config._attn_implementation for name, tracker in trackers.items()})
+        judged.update({name: (tracker.config._attn_implementation, tracker.dtype) for name, tracker in trackers.items()})
         return judge(trackers, sequences)
 
     monkeypatch.setattr(TrackerTrainer, "train", watch)
     monkeypatch.setattr("ct_hf.cli_compress.judge", watch_judging)
-    tiny_tracker.save_pretrained(tmp_path / "teacher")
+    copy.deepcopy(tiny_tracker).to(torch.bfloat16).save_pretrained(tmp_path / "teacher")
     arguments = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
     arguments += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_sequences", "1"]
     arguments += ["--dataloader_num_workers", "0", "--attn_implementation", "eager", "--from_scratch"]
     assert main(["compress", *arguments]) == 0
     assert [tracker.config._attn_implementation for tracker in trained] == ["eager"] * 3
-    alike = dict.fromkeys(["teacher", "student", "from scratch"], "sdpa")
-    assert judged == alike, "all are judged as they load, or speeds could not be compared"
+    alike = dict.fromkeys(["teacher", "student", "from scratch"], ("sdpa", torch.float32))
+    assert judged == alike, "all are judged alike, or speeds could not be compared"
 
 
 @pytest.mark.parametrize("search_frames", [1, 2])
