@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.utils import ModelOutput, logging
 
 from ..data.errors import CAUSES
@@ -26,11 +27,24 @@ class GuardedTrainer(ResumableTrainer):
     Attributes:
         _names: Names of the pairs of the micro-batch, where they are known.
         _pending_skips: Numbers of what was left out in this process since the last log, by the places in [`COUNTED`].
+        _statistics: Buffers of batch norms, and what they held before the step.
     """
 
     _names: list[str] | None = None
     _pending_skips: torch.Tensor
     _skipped_step = -1  # whose loss was not finite in this process
+    _statistics: list[tuple[torch.Tensor, torch.Tensor]]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
+        """Draw the micro-batches of a step, see [`~transformers.Trainer`]."""
+        norms = (module for module in self.model.modules() if isinstance(module, _BatchNorm))
+        self._statistics = [(buffer, buffer.clone()) for module in norms for buffer in module.buffers()]
+        return super().get_batch_samples(*args, **kwargs)
+
+    def _restore_statistics(self) -> None:
+        """Take back what batch norms gathered in this step. They do in the forward, before its loss can be looked at."""
+        for buffer, kept in self._statistics:
+            buffer.copy_(kept)
 
     @contextmanager
     def _saved_on_error(self, what: str) -> Iterator[None]:
@@ -73,6 +87,7 @@ class GuardedTrainer(ResumableTrainer):
         return False
 
     def _stop(self, text: str) -> NoReturn:
+        self._restore_statistics()
         with self._saved_on_error("Training"):
             raise FloatingPointError(
                 f"{text}. Look at these, lower `learning_rate`, or let such steps be left out by `nan_loss='skip'`."
@@ -81,8 +96,11 @@ class GuardedTrainer(ResumableTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | float | None:
         """Stop at a gradient that is not finite, or leave its step out: in all processes, as it is the same in all."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
+        if math.isfinite(grad_norm):
+            return grad_norm
+        self._restore_statistics()
         # A scaler, of fp16, leaves such steps out by itself and counts on them.
-        if self.accelerator.scaler is None and not math.isfinite(grad_norm):
+        if self.accelerator.scaler is None:
             if self.args.nan_loss == "stop":
                 names = f". Its last pairs: {'; '.join(self._names)}" if self._names else ""
                 self._stop(f"the gradient of step {self.state.global_step + 1} is not finite{names}")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ct_hf.compression import CompressionTrainer
+from ct_hf.compression import CompressionTrainer, TrackerTrainer
 from ct_hf.data import ProceduralWorld, stream_pairs
 
-from .tiny import make_config, make_pairs
-from .training import make_trainer, run_in_two_processes
+from .tiny import make_config, make_pairs, make_tracker
+from .training import make_arguments, make_trainer, run_in_two_processes
 
 
 def poisoned(count=12, bad=5):
@@ -117,6 +117,33 @@ def test_such_a_step_can_be_left_out_too(tmp_path):
     trainer.train()
     assert trainer.state.global_step == 6 and trainer.state.log_history[-1]["skipped_nan_loss"] == 1
     assert all(value.isfinite().all() for value in trainer.student.state_dict().values())
+
+
+@pytest.mark.parametrize("nan_loss", ["stop", "skip"])
+def test_a_forward_that_is_not_finite_leaves_no_trace_in_batch_norms(tmp_path, nan_loss):
+    """They gather in the forward; what is NaN once stays so, and in training nobody sees it."""
+    model = make_tracker(2)
+    args = make_arguments(tmp_path, nan_loss=nan_loss)
+    trainer = TrackerTrainer(model=model, args=args, train_dataset=make_pairs(8))
+
+    def diverge(layer, inputs, output):
+        if trainer.state.global_step == 3:
+            output.hidden_states = output.hidden_states * math.nan
+        return output
+
+    model.layers[0].register_forward_hook(diverge)
+    if nan_loss == "stop":
+        with pytest.raises(FloatingPointError, match="the loss of step 4 is not finite"):
+            trainer.train()
+        saved = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
+        assert all(value.isfinite().all() for value in saved.values())
+    else:
+        trainer.train()
+        assert trainer.skipped == {"nan_loss": 1}
+    moved = {name: value for name, value in model.named_buffers() if name.endswith("running_var")}
+    assert moved and all(value.isfinite().all() and not (value == 1).all() for value in moved.values())
+    counts = {int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {3 if nan_loss == "stop" else 5}, "the step that is left out is no step"
 
 
 def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path, caplog):
