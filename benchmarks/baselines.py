@@ -120,7 +120,7 @@ class WrongTemplate(Baseline):
     """A tracker that is shown the target of another sequence, at the right place."""
 
     def __init__(self, model, sequences: list[Sequence]):
-        self.model, self.sequences, self.turn = model, sequences, 0
+        self.model, self.sequences = model, sequences
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Those of the tracker."""
@@ -128,8 +128,10 @@ class WrongTemplate(Baseline):
 
     def start(self, frame, box):
         """Start as the model does, but with the next sequence's template."""
-        self.turn = (self.turn + 1) % len(self.sequences)
-        other = self.sequences[self.turn]
+        # Not by counting starts: sequences come in any order, and after a resumption not all of them.
+        own = next(n for n, sequence in enumerate(self.sequences) if np.array_equal(sequence.boxes[0], box))
+        following = [*self.sequences[own + 1 :], *self.sequences[:own]]
+        other = next(sequence for sequence in following if not np.array_equal(sequence.boxes[0], box))
         wrong = self.model.start(other.frame(0), other.boxes[0])
         session = self.model.start(frame, box)
         session.templates = wrong.templates

@@ -228,7 +228,10 @@ def judge(trackers: dict[str, torch.nn.Module], sequences: list) -> tuple[list[d
 def train_from_scratch(
     config: Any, args: CompressionArguments, pairs: Any, tracking_dataset: list[Sequence] | None, folder: Path
 ) -> None:
-    """Train a tracker of the student's shape on ground truth alone, with the same recipe and pairs, and save it."""
+    """Train a tracker of the student's shape on ground truth alone, with the same recipe and pairs, and save it.
+
+    A run that is resumed goes on with its own checkpoints, where it has any.
+    """
     set_seed(args.seed)
     args = copy.copy(args)
     args.output_dir = str(folder)  # of its checkpoints
@@ -236,7 +239,7 @@ def train_from_scratch(
     own = config.for_student(config.num_hidden_layers)  # without the record of a compression
     model = AutoModel.from_config(own, attn_implementation=config._attn_implementation)
     trainer = TrackerTrainer(model=model, args=args, train_dataset=pairs, tracking_dataset=tracking_dataset)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=bool(args.resume_from_checkpoint and list_checkpoints(folder)))
     trainer.save_model(str(folder))
 
 
@@ -382,7 +385,7 @@ def main(argv: list[str] | None = None, description: str = DESCRIPTION, **defaul
     shown = best[0]
     draw_strip(shown, {name: tracks[shown.name] for name, tracks in predictions.items()}).save(out / "tracks.png")
     alike = [sequence for sequence in best if len(sequence) == len(shown)][:2]
-    frames = draw_animation(alike, predictions)[::2]
+    frames = draw_animation(alike, predictions, frames=range(0, min(len(shown), 180), 2))  # a file to look at: 12 s
     frames[0].save(out / "tracks.gif", save_all=True, append_images=frames[1:], duration=133, loop=0)
     pictures = [out / "training.png"] if curves else []
     if not script.eval and not script.photographs:  # a card is made to be shared, and others' pictures are not

@@ -108,7 +108,9 @@ def test_all_that_is_trained_attends_as_was_asked(tiny_tracker, tmp_path, monkey
     judged = {}
 
     def watch_judging(trackers, sequences):
-        judged.update({name: (tracker.config._attn_implementation, tracker.dtype) for name, tracker in trackers.items()})
+        judged.update(
+            {name: (tracker.config._attn_implementation, tracker.dtype) for name, tracker in trackers.items()}
+        )
         return judge(trackers, sequences)
 
     monkeypatch.setattr(TrackerTrainer, "train", watch)
@@ -209,10 +211,20 @@ def test_checkpoints_are_saved_whatever_is_evaluated(tiny_tracker, tmp_path, mon
         assert told["no"] == ("no", 2), name
 
 
-def test_another_runs_checkpoints_are_not_removed(tiny_tracker, tmp_path, capsys):
+def test_another_runs_checkpoints_are_not_removed(tiny_tracker, tmp_path, monkeypatch, capsys):
+    begun = []
+    train = TrackerTrainer.train
+
+    def watch(self, **settings):
+        result = train(self, **settings)
+        begun.append((type(self).__name__, bool(settings["resume_from_checkpoint"]), self.state.global_step))
+        return result
+
+    monkeypatch.setattr(TrackerTrainer, "train", watch)
     tiny_tracker.save_pretrained(tmp_path / "teacher")
     given = ["--teacher", str(tmp_path / "teacher"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
     given += ["--eval_sequences", "1", "--per_device_train_batch_size", "2", "--dataloader_num_workers", "0"]
+    given += ["--from_scratch"]
     assert main(["compress", *given, "--max_steps", "1"]) == 0
     assert (tmp_path / "out" / "checkpoint-1").is_dir()
     with pytest.raises(SystemExit):
@@ -236,3 +248,6 @@ def test_another_runs_checkpoints_are_not_removed(tiny_tracker, tmp_path, capsys
     )
     assert main(["compress", *given, "--max_steps", "2", "--resume_from_checkpoint", "True"]) == 0
     assert (tmp_path / "out" / "checkpoint-2").is_dir()
+    assert begun == [
+        (name, more, 1 + more) for more in (False, True) for name in ("CompressionTrainer", "TrackerTrainer")
+    ]

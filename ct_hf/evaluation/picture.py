@@ -139,15 +139,20 @@ def draw_strip(
 
 
 def draw_animation(
-    sequences: Iterable[Sequence], predictions: Mapping[str, Mapping[str, np.ndarray]], *, height: int = 180
+    sequences: Iterable[Sequence],
+    predictions: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    frames: Iterable[int] | None = None,
+    height: int = 180,
 ) -> list[Image.Image]:
     """
-    Draw every frame of some sequences, with the boxes of ground truth and trackers and a legend below.
+    Draw the frames of some sequences one after another, with the boxes of ground truth and trackers and a legend below.
 
     Args:
         sequences (iterable of [`~data.sequences.Sequence`]): sequences of equal length, shown side by side.
         predictions (`Mapping[str, Mapping[str, np.ndarray]]`): by tracker and by name of the sequence, boxes as in
             [`draw_strip`].
+        frames (iterable of `int`, *optional*): the frames to draw, all by default; a picture of one takes some 200 kB.
         height (`int`, *optional*, defaults to 180): height of a frame in the picture, in pixels.
 
     Returns:
@@ -165,7 +170,8 @@ def draw_animation(
     lengths = sorted({len(painter.sequence) for painter in painters})
     if len(lengths) != 1:
         raise ValueError(f"`sequences` must be at least one, and all of one length, got lengths {lengths}.")
-    return [painters[0].with_legend([painter.tile(index) for painter in painters]) for index in range(lengths[0])]
+    indices = range(lengths[0]) if frames is None else frames
+    return [painters[0].with_legend([painter.tile(index) for painter in painters]) for index in indices]
 
 
 __all__ = ["GROUND_TRUTH_COLOR", "draw_animation", "draw_strip"]

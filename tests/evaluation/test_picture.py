@@ -110,6 +110,8 @@ def test_animation_shows_every_frame_of_each_sequence_with_its_own_boxes(make_se
     columns = [np.nonzero(mask(frames(image, 96), TRACKER_COLORS[0]).any(axis=0))[0] for image in images]
     assert columns[0].min() == columns[3].min(), "the first sequence's box stays"
     assert columns[3].max() - columns[0].max() == pytest.approx(18 * 1.5, abs=1), "the second one's moves"
+    some = draw_animation([first, second], {"tracker": {"first": boxes, "second": moved}}, frames=[1, 3], height=96)
+    assert some == [images[1], images[3]]
 
 
 def test_animation_needs_equal_lengths(make_sequence):
