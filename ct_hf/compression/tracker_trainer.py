@@ -276,7 +276,7 @@ class TrackerTrainer(GuardedTrainer):
             self._sums[mode][name] = self._sums[mode].get(name, 0) + added
 
     def _means(self, mode: Literal["train", "eval"]) -> dict[str, float]:
-        """Mean of each term since the last log, over all processes."""
+        """Mean of each term since the last log, over all processes; samples that fill up their last batch count again."""
         sums, self._sums[mode] = self._sums[mode], {}
         if not sums:
             return {}

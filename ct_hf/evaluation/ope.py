@@ -143,8 +143,8 @@ def ope_curves(
         [`OPECurves`]: shares of all frames; `visible`: of the valid ones.
 
     Raises:
-        ValueError: a prediction is not finite or has a negative size; what the table calls refused; a valid frame of the
-            ground truth holds NaN; `visible`: no frame is valid.
+        ValueError: a prediction is not finite or has a negative size; what the table calls refused; one of the predictions to
+            be cut has no area; a valid frame of the ground truth holds NaN; `visible`: no frame is valid.
     """
     _check(predictions, ground_truth, protocol, where)
     num_frames = len(ground_truth)

@@ -36,7 +36,7 @@ def score_sequences(
 
     | `protocol` | whose rules | figures | weight 1 has |
     | :-- | :-- | :-- | :-- |
-    | `otb`, `lasot`, `uav` | OSTrack's and pytracking's analysis, as papers on trackers quote it | `auc`, `precision` (20 pixels), `norm_precision` (0.20), `op50`, `op75` | each sequence |
+    | `otb`, `lasot`, `uav` | OSTrack's analysis, as papers on trackers quote it | `auc`, `precision` (20 pixels), `norm_precision` (0.20), `op50`, `op75` | each sequence |
     | `visible` | the same on the frames that show the target; ours, for folders without a protocol of their own | the same | each sequence |
     | `got10k` | the got10k toolkit's GOT-10k | `ao`, `sr50`, `sr75` | each frame |
     | `trackingnet` | the TrackingNet devkit | `success`, `precision`, `norm_precision` (areas) | each sequence |
