@@ -45,6 +45,8 @@ def load_tracker(path: str, argument: str, dtype: str = "auto") -> Any:
         raise OSError(f"`{argument}` {path} cannot be loaded. {error}") from error
     except ValueError as error:
         raise ValueError(f"`{argument}` {path} cannot be loaded. {error}") from error
+    except RuntimeError as error:  # shapes that differ
+        raise ValueError(f"`{argument}` {path} has weights that do not fit its config.json. {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(
             f"`{argument}` {path} lacks {len(missing)} tensors that its configuration asks for, such as {missing[0]}. Save the "

@@ -352,10 +352,13 @@ def test_places_that_hold_something_else_than_a_tracker(tmp_path, capsys):
     config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
     shutil.copytree(tmp_path / "run" / "student", tmp_path / "cut")
     (tmp_path / "cut" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    shutil.copytree(tmp_path / "run" / "student", tmp_path / "wide")
+    (tmp_path / "wide" / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     for name, answer in (
         ("OSTrack_ep0300.pth.tar", "is a file, expected a folder or a Hub repository. An original checkpoint"),
         ("run", f"Its tracker is {tmp_path / 'run' / 'student'}"),
         ("cut", "lacks 16 tensors that its configuration asks for, such as layers.2."),
+        ("wide", "has weights that do not fit its config.json"),
     ):
         given = ["track", str(tmp_path / "cut"), "--box", "1,1,5,5", "--tracker", str(tmp_path / name)]
         Image.new("RGB", (40, 30)).save(tmp_path / "cut" / "1.png")

@@ -22,7 +22,7 @@ from ..models.image_processing_tracker import TrackerImageProcessor
 from .card import TrackerCard, write_card
 from .contents import check_contents
 from .errors import reaching
-from .remote_code import travelling_code
+from .remote_code import is_ours, travelling_code
 
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _is_replaced(name: str, files: Mapping[str, Any]) -> bool:
         return False
     variants = {found[1] or found[2] for file in files if (found := _WEIGHTS.fullmatch(file))}
     found = _WEIGHTS.fullmatch(name)
-    return (found[1] or found[2]) in variants if found else bool(re.fullmatch(r"[^/]+\.py", name))
+    return (found[1] or found[2]) in variants if found else "/" not in name and is_ours(name)
 
 
 def _with_auto_map(settings: dict[str, Any], auto_map: dict[str, str]) -> bytes:

@@ -15,6 +15,11 @@ from ..models.image_processing_tracker import TrackerImageProcessor
 _OURS = TrackerConfig.__module__.rpartition(".")[0]
 
 
+def is_ours(name: str) -> bool:
+    """Whether a file of this name beside a tracker is code that travelled with one, and not its owner's own."""
+    return (Path(sys.modules[TrackerConfig.__module__].__file__).parent / name).is_file() and name != "__init__.py"
+
+
 def travelling_code(config: TrackerConfig) -> tuple[dict[str, str], list[Path]]:
     """
     Find the code of a tracker. No class is marked for it, as `register_for_auto_class` would for all that is saved after.
@@ -42,4 +47,4 @@ def travelling_code(config: TrackerConfig) -> tuple[dict[str, str], list[Path]]:
     return auto_map, sorted(files)
 
 
-__all__ = ["travelling_code"]
+__all__ = ["is_ours", "travelling_code"]

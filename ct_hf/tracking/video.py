@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 from transformers.utils import logging
 
 from ..models.image_processing_tracker import Frame, as_frame, frame_size
@@ -126,13 +127,15 @@ def of_one_size(frames: Iterable[Frame], name: str) -> Iterator[Frame]:
         name (`str`): what the message calls the video.
 
     Raises:
-        VideoError: a frame is none, or of another size than the first; the message names it.
+        VideoError: a frame is none, cannot be read, or is of another size than the first; the message names it.
     """
     size = None
     for number, frame in enumerate(frames):
         try:
             frame = as_frame(frame)
-        except (TypeError, ValueError) as error:
+            if isinstance(frame, Image.Image):
+                frame.load()  # pixels of an opened file are read late, among frames of other videos
+        except (TypeError, ValueError, OSError, SyntaxError) as error:
             raise VideoError(f"{name}, frame {number}: {error}") from error
         size = size or frame_size(frame)
         if frame_size(frame) != size:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from PIL import Image
 from safetensors.torch import load, save_file
 from transformers import AutoConfig, AutoModel, pipeline
@@ -337,6 +337,18 @@ def test_a_variant_leaves_the_other_weights_alone(hub, api, tiny_tracker, signed
     assert plain < both and "model.safetensors.index.fp16.json" in both
     tiny_tracker.push_to_hub(PLACE, variant="fp16")
     assert weights_of(hub) == {*plain, "model.fp16.safetensors"}
+
+
+def test_code_of_an_earlier_push_goes_and_that_of_the_owner_stays(hub, api, tiny_tracker, signed_in):
+    tiny_tracker.push_to_hub(PLACE)
+    own = ("handler.py", "app.py", "tools/modeling_odtrack.py", "__init__.py")
+    api.create_commit(
+        PLACE,
+        [CommitOperationAdd(name, b"pass") for name in (*own, "modeling_odtrack.py")],
+        commit_message="Serve it",
+    )
+    tiny_tracker.push_to_hub(PLACE)
+    assert set(own) < set(files_of(hub)) and "modeling_odtrack.py" not in files_of(hub)
 
 
 def test_a_folder_of_a_variant_alone(tiny_tracker, tmp_path):

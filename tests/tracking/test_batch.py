@@ -1,8 +1,10 @@
+import io
 import logging
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ct_hf.tracking import VideoError, track_targets, track_videos, update_together
 
@@ -192,6 +194,17 @@ class TestTrackVideos:
         lengths = [len(tracks) for tracks in track_videos(models("ostrack"), videos)]
         assert lengths == [len(frames), 3, len(frames)]
         assert "video 1, frame 3: `frame` must" in caplog.text and "Its 3 frames up to there are kept" in caplog.text
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    def test_an_opened_file_that_is_cut_off_ends_its_video_alone(self, models, frames, caplog, kind):
+        """Its pixels are read when they are used; a PNG with transparency is, when it is turned into RGB."""
+        file = io.BytesIO()
+        image = Image.fromarray(np.asarray(frames[0]))
+        (image if kind == "JPEG" else image.convert("RGBA")).save(file, kind)
+        broken = Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2]))
+        videos = [(frames, BOX), ([*frames[:3], broken, *frames[3:]], BOX)]
+        assert [len(tracks) for tracks in track_videos(models("ostrack"), videos)] == [len(frames), 3]
+        assert "video 1, frame 3: image file is truncated" in caplog.text
 
     def test_an_answer_that_is_no_place_ends_its_video_alone(self, models, frames, caplog, monkeypatch):
         model = models("ostrack")
