@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from .compression import InitializationReport, StagePlan, stage_table
 from .compression.record import data_lines, training_rows
 from .hub.card import UNNAMED, TrackerCard
+from .hub.contents import MACHINE_PATH
 from .names import public_name, repository_of
 
 
@@ -90,7 +91,9 @@ def public_command(argv: Sequence[str], num_processes: int = 1) -> str:
     Returns:
         `str`: a line of a shell.
     """
-    words = [_public_word(word) for word in _without_token(argv)]
+    words = [
+        MACHINE_PATH.sub(lambda found: public_name(found[0]), _public_word(word)) for word in _without_token(argv)
+    ]
     start = ["ct-hf", "compress"]
     if num_processes > 1:
         start = ["accelerate", "launch", "--num_processes", str(num_processes), "-m", "ct_hf.cli", "compress"]

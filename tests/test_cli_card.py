@@ -104,6 +104,10 @@ def test_a_linear_schedule_has_no_last_part(tmp_path):
             "ct-hf compress --teacher t --train lasot:LaSOT mine",
         ),
         (
+            ["--teacher", "org/t", "--accelerator_config", '{"file": "/srv/runs/settings.json"}'],
+            'ct-hf compress --teacher org/t --accelerator_config \'{"file": "settings.json"}\'',
+        ),
+        (
             ["--teacher", "org/t", "--term_weights", '{"giou": 0.5}', "--learning_rate", ".001"],
             "ct-hf compress --teacher org/t --term_weights '{\"giou\": 0.5}' --learning_rate .001",
         ),

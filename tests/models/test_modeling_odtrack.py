@@ -346,3 +346,10 @@ class TestConfiguration:
         assert (student.num_templates, student.elimination_layers, student.search_factor) == (4, [], 5.0)
         with pytest.raises(ValueError, match="`token_len` is not a field of ODTrackConfig"):
             tiny().for_student(2, token_len=2)
+
+
+def test_chained_frames_cannot_be_located_at_once(model):
+    output = model(torch.zeros(1, 2, 3, 32, 32), torch.zeros(1, 3, 3, 64, 64))
+    assert output.pred_boxes.shape == (1, 3, 4)
+    with pytest.raises(ValueError, match="`output` is of 3 chained frames, expected one"):
+        model.locate(output)
