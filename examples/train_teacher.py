@@ -1,4 +1,4 @@
-r"""Train a small OSTrack on procedural sequences, as a teacher, in four phases.
+r"""Train a small OSTrack on procedural sequences, as a teacher, in five phases.
 
     python examples/collect_photographs.py --out outputs/photographs
     torchrun --nproc_per_node 2 examples/train_teacher.py --photographs outputs/photographs --bf16 --use_cpu \
@@ -13,7 +13,12 @@ r"""Train a small OSTrack on procedural sequences, as a teacher, in four phases.
         --lr_scheduler_kwargs '{"num_decay_steps": 2500}' --seed 50 --attn_implementation eager \
         --patches 0.3 --init_from outputs/teacher --max_steps 9000 --output_dir outputs/teacher_longer
 
-and as the last once more, with --init_from outputs/teacher_longer --seed 70 --max_steps 7500 --output_dir outputs/teacher_fourth.
+as the last once more, with --init_from outputs/teacher_longer --seed 70 --max_steps 7500 --output_dir outputs/teacher_fourth; and
+
+    torchrun --nproc_per_node 2 examples/train_teacher.py --photographs outputs/photographs --use_cpu \
+        --per_device_train_batch_size 32 --learning_rate 5e-4 --lr_scheduler_type cosine --seed 80 \
+        --attn_implementation eager --patches 0.3 --init_from outputs/teacher_fourth --max_steps 2600 \
+        --output_dir outputs/teacher_fifth
 
 In the first phase every target is a part of the background, which nothing but the template tells from the rest, so that the
 tracker has to learn to compare; without it, it learns what stands out and never looks at its template. The second phase is the
