@@ -298,7 +298,7 @@ class PreTrainedTracker(PreTrainedModel):
             `tuple` of `torch.Tensor` of shape `(batch_size, 4)`, `cx, cy, w, h` in [0, 1] of the search crop, and
             `torch.Tensor` of shape `(batch_size,)`.
         """
-        if output.pred_boxes.ndim != 2:
+        if output.pred_boxes is not None and output.pred_boxes.ndim != 2:
             frames = output.pred_boxes.shape[1]
             raise ValueError(f"`output` is of {frames} chained frames, expected one: run each alone to locate it.")
         return self.head.locate(output)
