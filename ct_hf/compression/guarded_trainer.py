@@ -1,7 +1,7 @@
 """A Trainer that loses nothing: what is trained is saved before an error ends it, and what is not finite is no step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -33,7 +33,7 @@ class GuardedTrainer(ResumableTrainer):
     _names: list[str] | None = None
     _pending_skips: torch.Tensor
     _skipped_step = -1  # whose loss was not finite in this process
-    _statistics: list[tuple[torch.Tensor, torch.Tensor]]
+    _statistics: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
         """Draw the micro-batches of a step, see [`~transformers.Trainer`]."""
